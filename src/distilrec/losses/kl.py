@@ -1,0 +1,51 @@
+"""Soft labels: the divergence of the student's distribution over items from the teacher's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["kl"]
+
+
+def kl(
+    student: Tensor, teacher: Tensor, *, temperature: float | Tensor = 1.0, mask: Tensor | None = None,
+    log_partition: Tensor | None = None, mass: Tensor | None = None,
+) -> Tensor:
+    """t^2 * KL(teacher || student) over the K items that the teacher kept: [B].
+
+        p = softmax(teacher / t),  log q = student / t - Z,  loss = t^2 * sum_k p_k (log p_k - log q_k)
+
+    Args:
+        student: [B, K] the student's scores of those items.
+        teacher: [B, K] the teacher's logits of them.
+        temperature: t, a number or [B]. The factor t^2 keeps the gradient's scale independent of t.
+        mask: bool [B, K], False where an item is to be left out.
+        log_partition: [B], Z over *all* of the student's candidates at this temperature, so that the student is
+            also told that the items which the teacher did not keep are worse. None: Z over the K items alone.
+        mass: [B], the share of the teacher's probability that the K items hold. Given (with a `log_partition`),
+            the rest 1 - mass becomes one further class, matched by the student's own rest. Only meaningful at the
+            temperature at which it was measured.
+
+    Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015; top-K with a rest class
+    after Tang & Wang, "Ranking Distillation", KDD 2018, and Anshumann et al., "Sparse Logit Sampling", ACL 2025.
+    """
+    t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
+    student, teacher = student / t, teacher / t
+    if mask is not None:
+        teacher = teacher.masked_fill(~mask, -torch.inf)
+        student = student.masked_fill(~mask, -torch.inf)
+    log_p = teacher - teacher.logsumexp(1, keepdim=True)
+    kept = student.logsumexp(1)
+    log_z = kept if log_partition is None else log_partition
+    rest_term = 0.0
+    if mass is not None and log_partition is not None:
+        held = mass.clamp(1e-6, 1 - 1e-6)
+        log_p = log_p + held.log()[:, None]
+        log_rest = torch.log1p(-torch.exp((kept - log_z).clamp(max=-1e-6)))
+        rest_term = (1 - held) * (torch.log1p(-held) - log_rest)
+    p = log_p.exp()
+    # 0 * log 0 = 0: entries that the mask or a -inf logit removed contribute nothing, and no NaN gradient
+    log_ratio = torch.where(p > 0, log_p - student + log_z[:, None], 0.0)
+    scale = temperature**2
+    return scale * ((p * log_ratio).sum(1) + rest_term)

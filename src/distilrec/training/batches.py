@@ -1,0 +1,145 @@
+"""From a split to training batches: flat arrays, vectorized gathers, sequences of like length together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from distilrec.training.settings import Augment
+from distilrec.types import Examples, Split
+
+__all__ = ["Batch", "epoch_batches", "training_examples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B sequences, padded on the right to the longest of them, and the T decisions taken along them."""
+
+    items: np.ndarray  # int64 [B, L], pad = n_items, mask token = n_items + 1
+    lengths: np.ndarray  # int64 [B]
+    users: np.ndarray  # int64 [B]
+    positions: np.ndarray  # int64 [T], into the flattened B * L
+    targets: np.ndarray  # int64 [T]
+    keys: np.ndarray  # int64 [T], position of the target event in the flat array of the split
+    labeled: np.ndarray  # bool [T], False: only soft labels here (what follows the last train event)
+    soft: np.ndarray  # bool [T], False: the history was altered, knowledge does not apply
+
+
+def training_examples(
+    split: Split, max_length: int, *, needs_history: bool = True, windows: str = "last", open_end: bool = False
+) -> Examples:
+    """One example per training sequence.
+
+    A sequence model predicts every event of a slice from the ones before it, a model without history (matrix
+    factorization) every event of the user. `windows="all"` cuts histories that are longer than the model's into
+    slices that share no target, from the end backwards, so that a user's latest events always stand in a full slice.
+    `open_end` adds the decision after the last train event: it has no label in training, but a teacher has an
+    opinion about it, and it is the state in which the student will be asked.
+    """
+    start, stop = split.bounds[:, 0], split.bounds[:, 1]
+    users = np.flatnonzero(stop - start >= (2 if needs_history and not open_end else 1))
+    first, last = start[users], stop[users]
+    if not needs_history:
+        return Examples(users.astype(np.int32), first, last, first, last)
+    steps = last - first - (0 if open_end else 1)  # decisions of this user
+    pieces = np.ones(len(users), dtype=np.int64) if windows == "last" else -(-steps // max_length)
+    rows = np.repeat(np.arange(len(users)), pieces)
+    back = np.arange(len(rows)) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # 0 = the latest window
+    target_stop = last[rows] + (1 if open_end else 0) - back * max_length
+    history_start = np.maximum(first[rows], target_stop - 1 - max_length)
+    return Examples(
+        users[rows].astype(np.int32), history_start, target_stop - 1, history_start + 1, target_stop
+    )
+
+
+def epoch_batches(
+    split: Split, examples: Examples, batch_size: int, rng: np.random.Generator, *,
+    augment: Augment = Augment(), needs_history: bool = True,
+) -> Iterator[Batch]:
+    """Shuffled batches of one epoch.
+
+    Rows are shuffled, then sorted by length within chunks of 64 batches, and the batches are shuffled again: the
+    order stays random while hardly any padding is left (under 2 % on Amazon Beauty).
+    """
+    order = rng.permutation(len(examples))
+    lengths = (examples.target_stop - examples.target_start)[order]
+    chunk = 64 * batch_size
+    batches: list[np.ndarray] = []
+    for begin in range(0, len(order), chunk):
+        part = order[begin : begin + chunk]
+        part = part[np.argsort(lengths[begin : begin + chunk], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    for index in rng.permutation(len(batches)):
+        yield assemble(split, examples.take(batches[index]), rng, augment=augment, needs_history=needs_history)
+
+
+def assemble(
+    split: Split, examples: Examples, rng: np.random.Generator, *, augment: Augment = Augment(),
+    needs_history: bool = True,
+) -> Batch:
+    """Gather the rows of `examples` into one padded batch."""
+    if not needs_history:
+        return _without_history(split, examples)
+    start = examples.history_start
+    size = examples.target_stop - examples.target_start
+    if augment.crop > 0:
+        start, size = _crop(start, size, rng, augment.crop)
+    width = int(size.max())
+    column = np.arange(width)
+    valid = column < size[:, None]
+    source = np.where(valid, start[:, None] + column, 0)
+    items = np.where(valid, split.items[source], split.n_items).astype(np.int64)
+    soft = np.ones(len(size), dtype=bool)
+    if augment.mask > 0 or augment.reorder > 0:
+        items, soft = _distort(items, size, rng, augment, split.n_items)
+    positions = np.flatnonzero(valid.ravel())
+    keys = (source + 1).ravel()[positions]
+    # A target beyond the user's last train event belongs to validation: its item must not be read.
+    labeled = keys < np.repeat(split.bounds[examples.users, 1], size)
+    targets = np.where(labeled, split.items[np.where(labeled, keys, 0)], 0).astype(np.int64)
+    return Batch(items, size, examples.users.astype(np.int64), positions, targets, keys, labeled, np.repeat(soft, size))
+
+
+def _without_history(split: Split, examples: Examples) -> Batch:
+    size = examples.target_stop - examples.target_start
+    width = int(size.max())
+    valid = np.arange(width) < size[:, None]
+    keys = (np.where(valid, examples.target_start[:, None] + np.arange(width), 0)).ravel()
+    positions = np.flatnonzero(valid.ravel())
+    keys = keys[positions]
+    targets = split.items[keys].astype(np.int64)
+    items = np.full(valid.shape, split.n_items, dtype=np.int64)
+    items.ravel()[positions] = targets
+    ones = np.ones(len(keys), dtype=bool)
+    return Batch(items, size, examples.users.astype(np.int64), positions, targets, keys, ones, ones)
+
+
+def _crop(
+    start: np.ndarray, size: np.ndarray, rng: np.random.Generator, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A random contiguous part, at least half as long, of some of the sequences."""
+    chosen = (rng.random(len(size)) < share) & (size >= 4)
+    kept = np.where(chosen, (size * rng.uniform(0.5, 1.0, len(size))).astype(np.int64), size)
+    shift = (rng.random(len(size)) * (size - kept + 1)).astype(np.int64)
+    return start + np.where(chosen, shift, 0), kept
+
+
+def _distort(
+    items: np.ndarray, size: np.ndarray, rng: np.random.Generator, augment: Augment, n_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mask a fifth of the items of some sequences, shuffle a third of some others."""
+    items = items.copy()
+    column = np.arange(items.shape[1])
+    valid = column < size[:, None]
+    masked = rng.random(len(size)) < augment.mask
+    hit = masked[:, None] & valid & (rng.random(items.shape) < 0.2)
+    items[hit] = n_items + 1
+    mixed = (rng.random(len(size)) < augment.reorder) & (size >= 3)
+    span = np.maximum(2, size // 3)
+    begin = (rng.random(len(size)) * (size - span + 1)).astype(np.int64)
+    inside = mixed[:, None] & (column >= begin[:, None]) & (column < (begin + span)[:, None])
+    order = np.argsort(np.where(inside, begin[:, None] + rng.random(items.shape) * span[:, None], column), kind="stable")
+    items = np.take_along_axis(items, order, axis=1)
+    return items, ~(hit.any(axis=1) | mixed)

@@ -1,0 +1,144 @@
+"""One step's loss: scores of the needed items, then the weighted sum of the recipe's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distilrec.losses import SOFT
+from distilrec.losses.bpr import bpr
+from distilrec.losses.candidates import log_partition
+from distilrec.losses.cross_entropy import cross_entropy
+from distilrec.losses.kl import kl
+from distilrec.training.batches import Batch
+from distilrec.training.settings import TrainSettings
+
+__all__ = ["Negatives", "objective"]
+
+
+@dataclass(frozen=True, eq=False)
+class Negatives:
+    """Draws the negatives that a whole batch shares."""
+
+    n_items: int
+    size: int | None  # None: the whole catalog
+    probability: np.ndarray | None  # float64 [I]; None: uniform, without replacement
+
+    @classmethod
+    def of(cls, train_counts: np.ndarray, settings: TrainSettings) -> Negatives:
+        n_items = len(train_counts)
+        if settings.negatives == "full" or settings.negatives >= n_items:
+            return cls(n_items, None, None)
+        if settings.negative_power == 0:
+            return cls(n_items, settings.negatives, None)
+        weight = (train_counts + 1.0) ** settings.negative_power
+        return cls(n_items, settings.negatives, weight / weight.sum())
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        """(items int64 [N], log of the expected draws of each, float32 [N]); None for the whole catalog."""
+        if self.size is None:
+            return None
+        if self.probability is None:
+            items = rng.choice(self.n_items, self.size, replace=False)
+            return items, np.full(self.size, np.log(self.size / self.n_items), dtype=np.float32)
+        drawn = np.searchsorted(np.cumsum(self.probability), rng.random(self.size) * (1 - 1e-9))
+        # An item drawn twice stands once in the sample and counts double.
+        items, times = np.unique(drawn, return_counts=True)
+        return items, np.log(self.size * self.probability[items] / times).astype(np.float32)
+
+
+def objective(
+    model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray] | None, losses: Mapping[str, float],
+    settings: TrainSettings, knowledge: Mapping[str, np.ndarray] | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """(scalar loss, value of each term). Hard terms average over labeled decisions, soft terms over soft ones."""
+    device = settings.device
+    net: Any = model
+    on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
+    hidden = net.query(on(batch.items), on(batch.lengths), on(batch.users))
+    q = hidden.flatten(0, 1)[on(batch.positions)] * settings.score_scale
+    table, bias = net.item_vectors(), net.item_bias()
+    scores = Scores(q.float(), table, bias, settings.score_scale, on(batch.targets), negatives, on)
+    total, values = q.new_zeros(()).float(), {}
+    for name, weight in losses.items():
+        if name in SOFT:
+            if knowledge is None:
+                continue
+            term, mask = scores.soft(knowledge, settings, on), on(batch.soft)
+            if "response.trust" in knowledge:
+                term = term * on(knowledge["response.trust"])
+        else:
+            term, mask = scores.hard(name, settings), on(batch.labeled)
+        mean = torch.where(mask, term, 0.0).sum() / mask.sum().clamp(min=1)
+        total = total + weight * mean
+        values[name] = float(mean.detach())
+    return total, values
+
+
+class Scores:
+    """The scores that the terms of one step share: true items, negatives, and on demand the teacher's items."""
+
+    def __init__(
+        self, q: Tensor, table: Tensor, bias: Tensor | None, scale: float, targets: Tensor,
+        negatives: tuple[np.ndarray, np.ndarray] | None, on: Any,
+    ) -> None:
+        self.q, self.table, self.bias, self.scale, self.targets = q, table, bias, scale, targets
+        self.drawn: Tensor | None = None
+        self.log_expected: Tensor | None = None
+        if negatives is None:
+            everything = q @ table.T
+            self.all = everything if bias is None else everything + scale * bias
+            self.positive = self.all.gather(1, targets[:, None]).squeeze(1)
+            return
+        self.drawn, self.log_expected = on(negatives[0]), on(negatives[1])
+        self.positive = (q * F.embedding(targets, table)).sum(1)
+        self.negative = q @ F.embedding(self.drawn, table).T
+        if bias is not None:
+            self.positive = self.positive + scale * bias[targets]
+            self.negative = self.negative + scale * bias[self.drawn]
+        self.negative = self.negative.masked_fill(self.drawn == targets[:, None], -torch.inf)
+
+    def hard(self, name: str, settings: TrainSettings) -> Tensor:
+        if name == "bpr":
+            return bpr(self.positive, self.all if self.drawn is None else self.negative)
+        if self.drawn is None:
+            log_z, mean = self.all.logsumexp(1), self.all.mean(1)
+        else:
+            log_z = log_partition(self.negative, self.positive, log_expected=self.log_expected)
+            mean = self.negative.masked_fill(self.negative == -torch.inf, 0).mean(1)
+        return cross_entropy(self.positive, log_z, mean_score=mean, label_smoothing=settings.label_smoothing)
+
+    def soft(self, knowledge: Mapping[str, np.ndarray], settings: TrainSettings, on: Any) -> Tensor:
+        ids = on(knowledge["response.ids"]).long()
+        teacher = on(knowledge["response"])
+        t = settings.temperature
+        if self.drawn is None:
+            student = self.all.gather(1, ids)
+            log_z = (self.all / t).logsumexp(1)
+        else:
+            student = torch.bmm(F.embedding(ids, self.table), self.q[:, :, None]).squeeze(2)
+            if self.bias is not None:
+                student = student + self.scale * self.bias[ids]
+            others = self._without(ids)
+            log_z = log_partition(others / t, student / t, log_expected=self.log_expected)
+        mass = on(knowledge["response.mass"]) if t == 1.0 and "response.mass" in knowledge else None
+        return kl(student, teacher, temperature=t, log_partition=log_z, mass=mass)
+
+    def _without(self, ids: Tensor) -> Tensor:
+        """Negative scores [T, N] with the teacher's own items taken out, so that none is counted twice."""
+        if self.drawn is None:
+            raise ValueError("the whole catalog has no drawn negatives")
+        column = torch.full((len(self.table),), -1, dtype=torch.long, device=ids.device)
+        column[self.drawn] = torch.arange(len(self.drawn), device=ids.device)
+        where = column[ids]
+        hit = torch.zeros(self.negative.shape, dtype=torch.bool, device=ids.device)
+        hit.scatter_(1, where.clamp(min=0), True)
+        # items that were not drawn all wrote to column 0: set it to what it really is
+        hit[:, 0] = (where == 0).any(1)
+        return self.negative.masked_fill(hit, -torch.inf)

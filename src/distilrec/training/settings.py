@@ -1,0 +1,51 @@
+"""How a model is trained: one typed document, shared by recipes, functions and checkpoints (no torch here)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Augment", "TrainSettings"]
+
+
+class Augment(BaseModel):
+    """Sequence augmentation, each a probability per sequence and epoch (Xie et al., "Contrastive Learning for
+    Sequential Recommendation", ICDE 2022, without the contrastive part).
+
+    A crop keeps its event keys and with them the soft labels; masking and reordering change what the history says,
+    so the soft terms of such a sequence are switched off.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    crop: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mask: Annotated[float, Field(ge=0, le=1)] = 0.0
+    reorder: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class TrainSettings(BaseModel):
+    """Everything about training that is not the model, the data, or the knowledge."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int, Field(ge=1)] = 256  # sequences (users) per step
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    optimizer: Literal["adamw", "adam", "sgd", "adagrad"] = "adamw"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, over `epochs`
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    negatives: Annotated[int, Field(ge=1)] | Literal["full"] = 1024  # shared by the batch; "full" = whole catalog
+    negative_power: Annotated[float, Field(ge=0, le=1)] = 0.0  # drawn in proportion to popularity ** power
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0  # of the soft labels
+    score_scale: Annotated[float, Field(gt=0)] = 1.0  # multiplies the dot product before every loss
+    augment: Augment = Augment()
+    windows: Literal["last", "all"] = "last"  # of a history longer than the model's: its latest events, or every window
+    patience: Annotated[int, Field(ge=1)] = 10  # evaluations without a better validation metric
+    evaluate_every: Annotated[int, Field(ge=1)] = 1  # epochs
+    gradient_clip: Annotated[float, Field(ge=0)] = 0.0  # largest gradient norm; 0 = off
+    precision: Literal["float32", "bf16"] = "float32"
+    device: str = "cpu"
+    seed: Annotated[int, Field(ge=0)] = 0

@@ -1,0 +1,100 @@
+"""The validation metric during training: ranks by counting, without sorting the catalog.
+
+The rank of an item is one plus the number of unseen items that score higher (ties: smaller id first), so NDCG and
+recall need no top-k. tests/training/test_validate.py holds it against evaluation.metrics.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distilrec.models.histories import pad
+from distilrec.types import Examples, Part, Split
+
+__all__ = ["target_ranks", "validate"]
+
+
+@torch.inference_mode()
+def validate(
+    model: nn.Module, split: Split, metric: str, *, part: Part = "valid", max_users: int | None = None,
+    seen: str = "drop", device: str = "cpu", seed: int = 0,
+) -> float:
+    """Mean of `ndcg@k`, `recall@k`, `hit_rate@k` or `mrr@k` over the users of a part (or a fixed sample of them)."""
+    examples = split.queries(part)
+    if max_users is not None and len(examples) > max_users:
+        rows = np.sort(np.random.default_rng(seed).choice(len(examples), max_users, replace=False))
+        examples = examples.take(rows)
+    ranks, offsets = target_ranks(model, split, examples, seen=seen, device=device)
+    name, k = metric.split("@")
+    return float(_metric(name, int(k), ranks, offsets).mean())
+
+
+@torch.inference_mode()
+def target_ranks(
+    model: nn.Module, split: Split, examples: Examples, *, seen: str = "drop", device: str = "cpu", block: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """(rank of each target among the items that are not in the user's history, int64 [sum]; offsets [Q + 1]).
+
+    Targets of the same user do not push each other down: that is what the metrics need when they sort them.
+    """
+    net = model.eval()
+    table = net.item_vectors()
+    bias = net.item_bias()
+    targets, offsets = split.targets(examples)
+    order = np.argsort(examples.history_stop - examples.history_start, kind="stable")
+    ranks = np.empty(len(targets), dtype=np.int64)
+    for begin in range(0, len(order), block):
+        rows = order[begin : begin + block]
+        histories = split.histories(examples.take(rows))
+        items, lengths = pad(histories, net.max_length, split.n_items)
+        vectors = net.last(*(torch.as_tensor(a, device=device) for a in (items, lengths, histories.users)))
+        scores = vectors.float() @ table.T.float()
+        if bias is not None:
+            scores += bias
+        if seen == "drop":
+            row = np.repeat(np.arange(len(rows)), histories.lengths)
+            scores[torch.as_tensor(row, device=device), torch.as_tensor(histories.items, device=device).long()] = -torch.inf
+        counts = (offsets[1:] - offsets[:-1])[rows]
+        slots = np.concatenate([np.arange(offsets[r], offsets[r + 1]) for r in rows]) if len(rows) else rows
+        ranks[slots] = _count(scores, torch.as_tensor(np.repeat(np.arange(len(rows)), counts), device=device),
+                              torch.as_tensor(targets[slots], device=device).long()).cpu().numpy()
+    return ranks, offsets
+
+
+def _count(scores: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """1 + number of items above each target; equal scores go by smaller id."""
+    single = len(rows) == len(scores)
+    ranks = []
+    for begin in range(0, len(rows), 1024):
+        r, t = rows[begin : begin + 1024], targets[begin : begin + 1024]
+        line = scores if single and len(rows) <= 1024 else scores[r]
+        own = scores[r, t][:, None]
+        above = (line > own).sum(1)
+        tied = line == own
+        if int(tied.sum()) > len(r):
+            above += (tied & (torch.arange(line.shape[1], device=line.device) < t[:, None])).sum(1)
+        ranks.append(above + 1)
+    return torch.cat(ranks) if ranks else rows
+
+
+def _metric(name: str, k: int, ranks: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """One value per query from the ranks of its targets."""
+    counts = np.diff(offsets)
+    query = np.repeat(np.arange(len(counts)), counts)
+    hit = ranks <= k
+    if name == "ndcg":
+        gain = np.bincount(query, weights=np.where(hit, 1 / np.log2(ranks + 1), 0), minlength=len(counts))
+        ideal = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+        return gain / ideal[np.minimum(counts, k)]
+    hits = np.bincount(query, weights=hit, minlength=len(counts))
+    if name == "recall":
+        return hits / counts
+    if name == "hit_rate":
+        return np.minimum(hits, 1)
+    if name == "mrr":
+        best = np.full(len(counts), np.iinfo(np.int64).max)
+        np.minimum.at(best, query, ranks)
+        return np.where(best <= k, 1 / best, 0)
+    raise ValueError(f"metric {name!r} cannot be validated on; expected ndcg, recall, hit_rate or mrr")
