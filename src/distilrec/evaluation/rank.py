@@ -77,7 +77,7 @@ def recommend(
     seed: int = 0,
     memory_mb: float = 256,
 ) -> Recommendations:
-    """The k best items of each query of `split.queries(part)`, which is never ranked more than `memory_mb` MB at a time.
+    """The k best items for each query of `split.queries(part)`, in batches of at most `memory_mb` MB of scores.
 
     seen: "drop" takes the items of the query's own history out of its list; a target that repeats an item of
         the history can then not be hit. "keep" leaves them in.
