@@ -78,7 +78,7 @@ def fit(
             best = resumed.best_weights
             state = Fit(**resumed.state)
     draws = Negatives.of(split.train_counts, settings)
-    with track(settings.epochs, what, done=state.epochs) as progress:
+    with track(settings.epochs - state.epochs, what) as progress:
         while state.epochs < settings.epochs and not _finished(state, settings, min_steps):
             begun, cpu = time.perf_counter(), time.process_time()
             loss = _epoch(model, split, examples, settings, losses, knowledge, optimizer, scheduler, draws, state)

@@ -56,7 +56,7 @@ class Negatives:
 def objective(
     model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray] | None, losses: Mapping[str, float],
     settings: TrainSettings, knowledge: Mapping[str, np.ndarray] | None = None,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """(scalar loss, value of each term). Hard terms average over labeled decisions, soft terms over soft ones."""
     device = settings.device
     net: Any = model
@@ -77,7 +77,7 @@ def objective(
             term, mask = scores.hard(name, settings), on(batch.labeled)
         mean = torch.where(mask, term, 0.0).sum() / mask.sum().clamp(min=1)
         total = total + weight * mean
-        values[name] = float(mean.detach())
+        values[name] = mean.detach()
     return total, values
 
 

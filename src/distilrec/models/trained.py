@@ -1,0 +1,129 @@
+"""A trained torch model as a ranker that can be saved, loaded and asked: teacher and student alike."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
+from distilrec.files import atomic_folder, digest_file, read_json, write_json
+from distilrec.models import model_class
+from distilrec.models.histories import pad
+from distilrec.types import Histories, Split
+
+__all__ = ["Trained", "create", "parameters_read"]
+
+
+@dataclass(eq=False)
+class Trained:
+    """A torch model with its name, its constructor's settings, and how it was made."""
+
+    name: str
+    model: Any  # nn.Module with the sequence-model contract
+    architecture: str
+    settings: dict[str, Any]  # constructor arguments, content excluded
+    split_digest: str
+    training: dict[str, Any] = field(default_factory=dict)  # seconds, steps, best, curve, losses, settings
+    device: str = "cpu"
+
+    @property
+    def parameters(self) -> int:
+        """Every number the model reads to answer, frozen tables included."""
+        return parameters_read(self.model)
+
+    @torch.inference_mode()
+    def vectors(self, histories: Histories) -> np.ndarray:
+        """float32 [B, D], the query vectors after the given histories."""
+        net = self.model.eval()
+        items, lengths = pad(histories, net.max_length, net.n_items)
+        users = histories.users if net.uses_users else None
+        arrays = [torch.as_tensor(a, device=self.device) for a in (items, lengths)]
+        known = None if users is None else torch.as_tensor(users, device=self.device)
+        return net.last(*arrays, known).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def scores(self, histories: Histories) -> np.ndarray:
+        """float32 [B, I]; rows of like length are computed together."""
+        table = self.model.item_vectors().float()
+        bias = self.model.item_bias()
+        out = np.empty((len(histories), self.model.n_items), dtype=np.float32)
+        order = np.argsort(histories.lengths, kind="stable")
+        for begin in range(0, len(order), 256):
+            rows = order[begin : begin + 256]
+            part = Histories.of([histories.items[histories.offsets[r] : histories.offsets[r + 1]] for r in rows],
+                                histories.users[rows])
+            scores = torch.as_tensor(self.vectors(part), device=self.device) @ table.T
+            out[rows] = (scores if bias is None else scores + bias).cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def item_vectors(self) -> np.ndarray:
+        """float32 [I, D], the table that scores are taken against."""
+        return self.model.eval().item_vectors().float().cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and description (JSON); the folder appears whole."""
+        with atomic_folder(folder) as temporary:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+            save_file(weights, temporary / "model.safetensors")
+            write_json(temporary / "model.json", {
+                "schema": 1, "name": self.name, "architecture": self.architecture, "settings": self.settings,
+                "split_digest": self.split_digest, "training": self.training, "parameters": self.parameters,
+                "digest": digest_file(temporary / "model.safetensors"),
+            })
+
+    @classmethod
+    def load(cls, folder: Path, split: Split | None = None, *, device: str = "cpu") -> Trained:
+        """Read a saved model; with a `split`, refuse one that was trained on other data.
+
+        Raises:
+            KnowledgeError: changed weights, or another split.
+        """
+        meta = read_json(folder / "model.json")
+        if digest_file(folder / "model.safetensors") != meta["digest"]:
+            raise KnowledgeError(problem(f"{folder / 'model.safetensors'} has changed since it was written",
+                                         f"SHA-256 {meta['digest']}", "train it again, or restore the file"))
+        if split is not None and meta["split_digest"] != split.digest:
+            raise KnowledgeError(problem(f"the model in {folder} was trained on another data set or split",
+                                         f"split {split.digest[:12]}", "use the split it came from, or train again"))
+        weights = load_file(folder / "model.safetensors")
+        settings = dict(meta["settings"])
+        if "table.content" in weights:
+            settings["content"] = np.zeros(tuple(weights["table.content"].shape), dtype=np.float32)
+        model = model_class(meta["architecture"])(**settings)
+        model.load_state_dict(weights)
+        return cls(meta["name"], model.to(device).eval(), meta["architecture"], meta["settings"],
+                   meta["split_digest"], meta["training"], device)
+
+
+def create(
+    architecture: str, split: Split, settings: dict[str, Any], *, content: np.ndarray | None = None, seed: int = 0
+) -> tuple[nn.Module, dict[str, Any]]:
+    """(a fresh model, its complete constructor settings), drawn from `seed`.
+
+    Raises:
+        RecipeError: a setting that the architecture does not have.
+    """
+    cls = model_class(architecture)
+    known = inspect.signature(cls.__init__).parameters
+    for name in settings:
+        if name not in known:
+            raise RecipeError(problem(f"{architecture} has no setting {name!r}{nearest(name, known)}",
+                                      ", ".join(n for n in known if n not in ("self", "n_items", "n_users", "content"))))
+    full = {"n_items": split.n_items, **settings}
+    if "n_users" in known:
+        full["n_users"] = split.n_users
+    torch.manual_seed(seed)
+    return cls(**full, **({} if content is None else {"content": content})), full
+
+
+def parameters_read(model: nn.Module) -> int:
+    """Numbers in parameters and buffers."""
+    return sum(t.numel() for t in model.state_dict().values())
