@@ -96,8 +96,11 @@ def assemble(
         items, soft = _distort(items, size, rng, augment, split.n_items)
     positions = np.flatnonzero(valid.ravel())
     keys = (source + 1).ravel()[positions]
-    # A target beyond the user's last train event belongs to validation: its item must not be read.
-    labeled = keys < np.repeat(split.bounds[examples.users, 1], size)
+    users = np.repeat(examples.users.astype(np.int64), size)
+    # A target beyond the user's last train event belongs to validation: its item must not be read. Such a decision
+    # has a key of its own, after those of all events (see knowledge.extract.open_key).
+    labeled = keys < split.bounds[users, 1]
+    keys = np.where(labeled, keys, len(split.items) + users)
     targets = np.where(labeled, split.items[np.where(labeled, keys, 0)], 0).astype(np.int64)
     return Batch(items, size, examples.users.astype(np.int64), positions, targets, keys, labeled, np.repeat(soft, size))
 

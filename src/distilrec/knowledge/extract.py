@@ -1,0 +1,128 @@
+"""From a teacher to a store: what it would answer at every decision that a student is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrec.errors import KnowledgeError, problem
+from distilrec.knowledge.store import KnowledgeStore, StoreWriter
+from distilrec.progress import track
+from distilrec.types import Histories, Ranker, Signal, Split
+
+__all__ = ["decisions", "extract", "open_key", "top_log_probabilities"]
+
+
+def open_key(split: Split, users: np.ndarray) -> np.ndarray:
+    """The key of the decision after a user's last train event: it has no event of its own."""
+    return len(split.items) + np.asarray(users, dtype=np.int64)
+
+
+def decisions(split: Split, *, max_length: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(keys, users, history start, history stop), each [N], rising by key.
+
+    Every train event that has a train event before it, and the open decision after each user's last one. Nothing
+    of validation or test is read: the history ends inside the train part.
+    """
+    users, _, keys = split.events("train")
+    first = split.bounds[users, 0]
+    inside = keys > first
+    last = np.flatnonzero(split.bounds[:, 1] > split.bounds[:, 0])
+    all_users = np.concatenate([users[inside], last.astype(np.int32)])
+    stop = np.concatenate([keys[inside], split.bounds[last, 1]])
+    start = np.concatenate([first[inside], split.bounds[last, 0]])
+    if max_length is not None:
+        start = np.maximum(start, stop - max_length)
+    return np.concatenate([keys[inside], open_key(split, last)]), all_users, start, stop
+
+
+def extract(
+    teacher: Ranker, split: Split, folder: Path, *, top_k: int = 100, part_rows: int = 16_384, temperature: float = 1.0
+) -> KnowledgeStore:
+    """Write the teacher's top-K log-probabilities at every train decision.
+
+    A killed extraction starts again at its first missing part; a finished store of the same teacher, split and K is
+    opened as it is.
+
+    Args:
+        top_k: K; capped by the number of items.
+        temperature: divides the teacher's scores before the softmax; for scorers whose scale is not that of logits.
+    Raises:
+        KnowledgeError: the teacher gives a NaN, or knows no item for a user.
+    """
+    top_k = min(top_k, split.n_items)
+    digest = getattr(teacher, "digest", None)
+    identity = {
+        "dataset_digest": split.dataset.digest, "split_digest": split.digest, "teacher": teacher.name,
+        "teacher_digest": digest() if callable(digest) else digest, "top_k": top_k, "part_rows": part_rows,
+        "temperature": temperature,
+    }
+    if (folder / "manifest.json").exists():
+        store = KnowledgeStore(folder, split)
+        if store.manifest["identity"] == identity:
+            return store
+        (folder / "manifest.json").unlink()
+    keys, users, start, stop = decisions(split)
+    writer = StoreWriter(folder, identity)
+    parts = -(-len(keys) // part_rows)
+    with track(parts, "extracting knowledge") as progress:
+        for part in range(parts):
+            rows = slice(part * part_rows, (part + 1) * part_rows)
+            if not writer.has("response", part):
+                ids, logits = _respond(teacher, split, users[rows], start[rows], stop[rows], top_k, temperature)
+                small = np.uint16 if split.n_items <= 65_536 else np.int32
+                writer.write("response", part, {"keys": keys[rows], "ids": ids.astype(small),
+                                                "logits": logits.astype(np.float16)})
+            progress.advance(1)
+    signal = Signal("response", "response", "event", space="logit", teacher=teacher.name, width=top_k)
+    writer.finish({"response": signal}, {"name": teacher.name, "parameters": teacher.parameters, **_provenance(teacher)})
+    return KnowledgeStore(folder, split)
+
+
+def _respond(
+    teacher: Ranker, split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray, top_k: int,
+    temperature: float, block: int = 512,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ids [n, K], log-probabilities float32 [n, K]); histories of like length are scored together."""
+    ids = np.empty((len(users), top_k), dtype=np.int32)
+    logits = np.empty((len(users), top_k), dtype=np.float32)
+    order = np.argsort(stop - start, kind="stable")
+    for begin in range(0, len(order), block):
+        rows = order[begin : begin + block]
+        histories = _histories(split, users[rows], start[rows], stop[rows])
+        ids[rows], logits[rows] = top_log_probabilities(teacher.scores(histories), top_k, temperature)
+    return ids, logits
+
+
+def _histories(split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Histories:
+    return Histories.of([split.items[a:b] for a, b in zip(start, stop, strict=True)], users)
+
+
+def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(ids int32 [B, K], log softmax float32 [B, K]) of the K best items, best first, ties by smaller id.
+
+    Raises:
+        KnowledgeError: a NaN, or a row without any finite score.
+    """
+    scores = scores / np.float32(temperature)
+    top = scores.max(axis=1)
+    if not np.isfinite(top).all():
+        row = int(np.flatnonzero(~np.isfinite(top))[0])
+        raise KnowledgeError(problem(f"the teacher's scores of row {row} are {top[row]}",
+                                     "finite numbers (or -inf for items it does not know)", "mend the teacher's output"))
+    ids = np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k] if top_k < scores.shape[1] else \
+        np.repeat(np.arange(scores.shape[1])[None], len(scores), axis=0)
+    ids = np.sort(ids, axis=1)
+    kept = np.take_along_axis(scores, ids, axis=1)
+    order = np.argsort(-kept, axis=1, kind="stable")
+    ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(kept, order, axis=1)
+    log_z = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+    # float16 ends at -65504; an item the teacher rules out stays ruled out
+    return ids.astype(np.int32), np.maximum(kept - log_z[:, None], -60_000.0)
+
+
+def _provenance(teacher: Any) -> dict[str, Any]:
+    """What a report can say about where the knowledge came from."""
+    return {name: getattr(teacher, name) for name in ("architecture", "settings", "source") if hasattr(teacher, name)}

@@ -1,0 +1,200 @@
+"""The knowledge store: what a teacher knows, on disk.
+
+    manifest.json            schema, data and split digests, the teacher, one entry per signal and file
+    NAME.safetensors         keys int64 [N] (rising), then for a response `ids` [N, K] and `logits` float16 [N, K],
+                             for a vector `values` float16 [N, D]
+    parts/                   only while extraction runs: whole parts, so that a killed run goes on
+
+A response is kept as log-probabilities over the whole catalog, of the K best items. They are logits (softmax does not
+see the constant), and the share of probability that the K items hold can be read off them.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from distilrec.errors import KnowledgeError, problem
+from distilrec.files import atomic_file, digest_file, read_json, write_json
+from distilrec.types import Signal, Split
+
+__all__ = ["SCHEMA", "KnowledgeStore", "StoreWriter", "map_file"]
+
+SCHEMA = 1
+
+
+class KnowledgeStore:
+    """A finished store, memory-mapped; implements `types.Knowledge`."""
+
+    def __init__(self, folder: Path, split: Split | None = None, *, verify: bool = True) -> None:
+        """Open a store; with a split, refuse one that belongs to other data.
+
+        Raises:
+            KnowledgeError: no store here, an unfinished one, a changed file, other data.
+        """
+        self.folder = Path(folder)
+        self.manifest = _read_manifest(self.folder)
+        if split is not None and self.manifest["split_digest"] != split.digest:
+            same = self.manifest["dataset_digest"] == split.dataset.digest
+            raise KnowledgeError(problem(
+                f"the store {self.folder} was made from another {'split of this data set' if same else 'data set'} "
+                f"(split {self.manifest['split_digest'][:12]})",
+                f"split {split.digest[:12]}", "run `distilrec extract` on this split",
+            ))
+        self._signals = {name: Signal(**entry["signal"]) for name, entry in self.manifest["signals"].items()}
+        self._starts = None if split is None else split.bounds[:, 0]
+        self._events = 0 if split is None else len(split.items)
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}
+        for name, entry in self.manifest["signals"].items():
+            path = self.folder / entry["file"]
+            if not path.exists():
+                raise KnowledgeError(problem(f"{path} is missing", do="run `distilrec extract` again"))
+            if verify and digest_file(path) != entry["sha256"]:
+                raise KnowledgeError(problem(f"{path} has changed since it was written",
+                                             f"SHA-256 {entry['sha256']}", "run `distilrec extract` again"))
+            self._arrays[name] = map_file(path)
+
+    @property
+    def signals(self) -> Mapping[str, Signal]:
+        return self._signals
+
+    @property
+    def digest(self) -> str:
+        return "".join(entry["sha256"][:16] for entry in self.manifest["signals"].values())
+
+    def batch(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+        """Knowledge of the decisions `keys`, as `types.Knowledge.batch` lays down.
+
+        Raises:
+            KnowledgeError: the store says nothing about some of the keys.
+        """
+        out: dict[str, np.ndarray] = {}
+        for name, signal in self._signals.items():
+            arrays = self._arrays[name]
+            rows = self._rows(name, self._users(keys) if signal.key == "user" else keys)
+            if signal.kind != "response":
+                out[name] = arrays["values"][rows].astype(np.float32)
+                continue
+            logits = arrays["logits"][rows].astype(np.float32)
+            out[name] = logits
+            out[f"{name}.ids"] = arrays["ids"][rows].astype(np.int32)
+            if signal.space == "logit":
+                out[f"{name}.mass"] = np.exp(logits).sum(1).clip(max=1.0)
+        return out
+
+    def _rows(self, name: str, keys: np.ndarray) -> np.ndarray:
+        have = self._arrays[name]["keys"]
+        rows = np.searchsorted(have, keys)
+        found = rows < len(have)
+        found[found] = have[rows[found]] == keys[found]
+        if not found.all():
+            raise KnowledgeError(problem(
+                f"the store {self.folder} says nothing about {int((~found).sum())} of {len(keys)} decisions "
+                f"(first key {int(keys[~found][0])})",
+                "a store that covers every train event", "extract with the same split and a max_length not below "
+                "the student's",
+            ))
+        return rows
+
+    def _users(self, keys: np.ndarray) -> np.ndarray:
+        """The user of each decision, for knowledge that is kept per user."""
+        if self._starts is None:
+            raise KnowledgeError(problem("knowledge per user needs the split", do="KnowledgeStore(folder, split)"))
+        users = np.searchsorted(self._starts, keys, side="right") - 1
+        return np.where(keys >= self._events, keys - self._events, users)
+
+
+class StoreWriter:
+    """Writes a store part by part. Parts that a killed run left whole are kept and need not be made again."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """`identity` holds what must be equal for old parts to be of use (digests, teacher, top_k)."""
+        self.folder, self.identity = Path(folder), json.loads(json.dumps(dict(identity)))
+        self.parts = self.folder / "parts"
+        marker = self.parts / "identity.json"
+        if marker.exists() and read_json(marker) != self.identity:
+            for old in self.parts.iterdir():
+                old.unlink()
+        if not marker.exists():
+            write_json(marker, self.identity)
+
+    def has(self, name: str, part: int) -> bool:
+        return self._path(name, part).exists()
+
+    def write(self, name: str, part: int, arrays: Mapping[str, np.ndarray]) -> None:
+        with atomic_file(self._path(name, part)) as temporary:
+            save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, temporary)
+
+    def finish(self, signals: Mapping[str, Signal], teacher: Mapping[str, Any]) -> None:
+        """Join the parts of each signal into one file sorted by key, write the manifest last, drop the parts."""
+        entries = {}
+        for name, signal in signals.items():
+            paths = sorted(self.parts.glob(f"{name}-*.safetensors"))
+            joined = _join([map_file(path) for path in paths])
+            target = self.folder / f"{name}.safetensors"
+            with atomic_file(target) as temporary:
+                save_file(joined, temporary)
+            described = {**asdict(signal), "rows": len(joined["keys"])}
+            entries[name] = {"signal": described, "file": target.name, "sha256": digest_file(target),
+                             "bytes": target.stat().st_size}
+        write_json(self.folder / "manifest.json", {
+            "schema": SCHEMA, "dataset_digest": self.identity["dataset_digest"],
+            "split_digest": self.identity["split_digest"], "teacher": dict(teacher), "identity": self.identity,
+            "signals": entries,
+        })
+        for old in self.parts.iterdir():
+            old.unlink()
+        self.parts.rmdir()
+
+    def _path(self, name: str, part: int) -> Path:
+        return self.parts / f"{name}-{part:05d}.safetensors"
+
+
+def map_file(path: Path) -> dict[str, np.ndarray]:
+    """Memory-map every array of a safetensors file (the library itself reads slices, not scattered rows).
+
+    Raises:
+        KnowledgeError: the file is cut off or not safetensors.
+    """
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+    except (struct.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise KnowledgeError(problem(f"{path} is not a whole safetensors file", do="run `distilrec extract` again")) from error
+    kinds = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4"}
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin = 8 + size + entry["data_offsets"][0]
+        arrays[name] = np.memmap(path, dtype=kinds[entry["dtype"]], mode="r", offset=begin, shape=tuple(entry["shape"]))
+    return arrays
+
+
+def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined["keys"], kind="stable")
+    return {name: np.ascontiguousarray(array[order]) for name, array in joined.items()}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if not path.exists():
+        running = (folder / "parts").exists()
+        raise KnowledgeError(problem(
+            f"{folder} holds {'an unfinished' if running else 'no'} knowledge store", "manifest.json",
+            "run `distilrec extract`" + (" again: it goes on where it stopped" if running else ""),
+        ))
+    manifest = read_json(path)
+    if manifest.get("schema") != SCHEMA:
+        raise KnowledgeError(problem(f"{path} has schema {manifest.get('schema')!r}", f"schema {SCHEMA}",
+                                     "extract again with this version of distilrec"))
+    return manifest
