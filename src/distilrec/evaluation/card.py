@@ -1,0 +1,134 @@
+"""card.md: what a person needs to know before using a student that somebody else made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distilrec.evaluation import words
+from distilrec.evaluation.terminal import table_metrics
+from distilrec.files import atomic_file
+
+__all__ = ["render_card", "write_card"]
+
+
+def write_card(report: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the card of `report` atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(render_card(report), encoding="utf-8")
+    return Path(path)
+
+
+def render_card(report: Mapping[str, Any]) -> str:
+    """The card as Markdown: verdict, numbers, data, how it was measured, where it came from, limits."""
+    student = words.main_student(report)
+    title = student["name"] if student else report["dataset"]["name"]
+    sections = [
+        f"# {_text(title)}",
+        f"**{words.headline(report)}.** " + " ".join(_text(one) for one in words.verdict_sentences(report)),
+        "## Results", _results(report),
+        "## Against the others", _comparisons(report),
+        "## Data", _data(report),
+        "## How it was measured", _protocol(report),
+        "## Where it comes from", _lineage(report),
+        "## Limits", _limits(report),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _results(report: Mapping[str, Any]) -> str:
+    metrics = table_metrics(report)
+    header = ["model", "role", *map(words.human_metric, metrics), "parameters", "size", "latency p50", "trained in"]
+    rows = []
+    for model in report["models"]:
+        latency = model["latency_ms"]
+        values = (model["metrics"]["test"].get(metric) for metric in metrics)
+        rows.append([
+            _text(model["name"]), model["role"],
+            *("–" if v is None else f"{v['mean']:.4f}" + (f" ± {v['std']:.4f}" if v["std"] is not None else "")
+              for v in values),
+            words.human_count(model["parameters"]), words.human_bytes(model["bytes"]),
+            words.human_ms(latency["p50"] if latency else None), words.human_seconds(model["train_seconds"]),
+        ])
+    return _table(header, rows, right=2)
+
+
+def _comparisons(report: Mapping[str, Any]) -> str:
+    rows = [
+        [f"{_text(c['a'])} − {_text(c['b'])}", words.human_metric(c["metric"]), f"{c['difference']:+.4f}",
+         f"{c['interval'][0]:+.4f} to {c['interval'][1]:+.4f}", words.human_percent(c.get("relative")),
+         words.human_p(c["p_value"]).removeprefix("= "), f"{c['n']:,}"]
+        for c in report["comparisons"] if c["metric"] == report["metric"]
+    ]
+    if not rows:
+        return "None."
+    header = ["pair", "metric", "difference", "95 % interval", "relative", "p", "users"]
+    return _table(header, rows, right=2) + f"\n\nTest: {report['comparisons'][0]['test']}."
+
+
+def _data(report: Mapping[str, Any]) -> str:
+    data = report["dataset"]
+    return "\n".join([
+        f"- Name: {_text(data['name'])}",
+        f"- Digest: `{_text(data['digest'])}`",
+        f"- {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
+    ])
+
+
+def _protocol(report: Mapping[str, Any]) -> str:
+    protocol = report["protocol"]
+    sampled = protocol["candidates"] != "full"
+    ranked = f"sampled candidates ({_value(protocol['candidates'])})" if sampled else "the full catalog"
+    return "\n".join([
+        f"- Split: {_text(protocol['split'])}; models were chosen on the validation part, the test part was read once",
+        f"- Ranked: {ranked}; items of the history are {'left out' if protocol['seen'] == 'drop' else 'kept in'}",
+        f"- Seeds: {', '.join(map(str, protocol['seeds']))}; k = {', '.join(map(str, protocol['k']))}",
+        f"- Main metric: {words.human_metric(report['metric'])}",
+    ])
+
+
+def _lineage(report: Mapping[str, Any]) -> str:
+    lines = [f"- {_text(role.capitalize())}: {', '.join(_text(m['name']) for m in words.of_role(report, role))}"
+             for role in ("teacher", "student", "control") if words.of_role(report, role)]
+    lines += [f"- {_text(key)}: {_value(value)}" for key, value in report["lineage"].items()]
+    return "\n".join(lines) or "Nothing was recorded."
+
+
+def _limits(report: Mapping[str, Any]) -> str:
+    protocol, student = report["protocol"], words.main_student(report)
+    limits = [
+        "The numbers hold for this data set, this split and users like these; past behavior is not a live experiment.",
+        "The intervals speak of other users, not of other training seeds; the spread over seeds stands beside each mean.",
+    ]
+    if len(protocol["seeds"]) < 3:
+        limits.append(f"Only {len(protocol['seeds'])} seed(s) were run: the spread of training is not well known.")
+    if protocol["candidates"] != "full":
+        limits.append("Sampled candidates make every model look better than it is, and can change their order.")
+    if student is not None and student.get("control") is None:
+        limits.append("There is no control, so the effect of the teacher is unknown.")
+    tail = (student or {}).get("groups", {}).get("tail", {}).get(report["metric"])
+    head = (student or {}).get("groups", {}).get("head", {}).get(report["metric"])
+    if tail and head:
+        limits.append(
+            f"On rarely seen items (the tail) {words.human_metric(report['metric'])} is {tail['mean']:.4f}, on the "
+            f"others {head['mean']:.4f}.")
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _table(header: list[str], rows: list[list[str]], right: int) -> str:
+    rule = ["---" if i < right else "---:" for i in range(len(header))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
+def _value(value: Any) -> str:
+    return _text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _text(value: str) -> str:
+    """User text that can neither break a table nor become markup."""
+    flat = " ".join(str(value).split())
+    for special in "\\`*_[]<>|#":
+        flat = flat.replace(special, "\\" + special)
+    return flat

@@ -1,0 +1,129 @@
+"""What a model costs to keep and to ask: parameters, bytes, milliseconds of one core."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from distilrec.errors import BundleError, DataError, MissingExtraError, problem
+from distilrec.types import Bundle, Histories, Part, Split
+
+__all__ = ["bundle_bytes", "bundle_parameters", "compression_ratio", "latency"]
+
+_SHAPE_CONSTANT = 16  # an int64 or bool constant shorter than this is a shape or an axis, not knowledge
+
+
+def bundle_bytes(folder: str | Path) -> int:
+    """Bytes of all files of a bundle, which is what is shipped. Raises BundleError where there is no folder."""
+    return sum(path.stat().st_size for path in _files(folder, "*"))
+
+
+def bundle_parameters(folder: str | Path) -> int:
+    """Every number that the bundle's ONNX graphs read, frozen and quantized tables included.
+
+    Raises BundleError for a folder without a graph or with a damaged one, MissingExtraError without `onnx`.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise MissingExtraError("onnx", "train") from None
+    graphs = _files(folder, "*.onnx")
+    if not graphs:
+        raise BundleError(problem(f"no .onnx file in {folder}", "a bundle with at least one graph", "export it again"))
+    total = 0
+    for path in graphs:
+        try:
+            model = onnx.load(path, load_external_data=False)
+        except DecodeError as error:
+            raise BundleError(problem(f"{path} cannot be read: {error}", "an ONNX graph", "export it again")) from None
+        total += _graph_parameters(model.graph)
+        for function in model.functions:
+            total += sum(_node_parameters(node) for node in function.node)
+    return total
+
+
+def _graph_parameters(graph) -> int:  # onnx.GraphProto; onnx is optional, so its types are not imported
+    stored = sum(_tensor_size(tensor) for tensor in graph.initializer)
+    return stored + sum(_node_parameters(node) for node in graph.node)
+
+
+def _node_parameters(node) -> int:
+    total = 0
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            total += _graph_parameters(attribute.g)
+        elif node.op_type == "Constant" and attribute.HasField("t"):
+            total += _tensor_size(attribute.t)
+    return total
+
+
+def _tensor_size(tensor) -> int:
+    size = int(np.prod(tensor.dims, dtype=np.int64))
+    index_types = (tensor.INT64, tensor.INT32, tensor.BOOL)
+    return 0 if tensor.data_type in index_types and size < _SHAPE_CONSTANT else size
+
+
+def compression_ratio(teacher_parameters: int, student_parameters: int) -> float:
+    """How many times fewer numbers the student reads. Raises DataError for a student without any."""
+    if student_parameters <= 0:
+        raise DataError(problem(f"a student of {student_parameters} parameters", "at least one parameter"))
+    return teacher_parameters / student_parameters
+
+
+def latency(
+    bundle: Bundle,
+    split: Split,
+    *,
+    part: Part = "test",
+    k: int = 10,
+    requests: int = 1000,
+    warm_up: int = 50,
+    seed: int = 0,
+) -> dict[str, float]:
+    """{"p50", "p99", "cpu_p50", "cpu_p99"}: milliseconds of a single request on one core, wall clock and CPU.
+
+    Requests are histories of `split.queries(part)` sampled by `seed` (with replacement), one at a time, seen items
+    excluded, as the server would ask. The calling thread is held on one core meanwhile. CPU time counts all
+    threads of the process, so a bundle that uses several cores cannot look cheap.
+
+    Raises DataError for a split without queries.
+    """
+    queries = split.queries(part)
+    if len(queries) == 0 or requests < 1:
+        raise DataError(problem(f"{len(queries)} {part} histories, {requests} requests", "at least one of each"))
+    rows = np.random.default_rng(seed).integers(0, len(queries), size=warm_up + requests)
+    asked: list[Histories] = [split.histories(queries.take(np.array([row]))) for row in rows]
+    wall, cpu = np.empty(len(asked)), np.empty(len(asked))
+    with _one_core():
+        for i, history in enumerate(asked):
+            cpu_before, wall_before = time.process_time_ns(), time.perf_counter_ns()
+            bundle.recommend_ids(history, history, k)
+            wall[i], cpu[i] = time.perf_counter_ns() - wall_before, time.process_time_ns() - cpu_before
+    values = {"": wall[warm_up:] / 1e6, "cpu_": cpu[warm_up:] / 1e6}
+    return {f"{kind}p{q}": float(np.percentile(times, q)) for kind, times in values.items() for q in (50, 99)}
+
+
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    """Hold the calling thread on one of its cores, where the system knows how to (Linux)."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _files(folder: str | Path, pattern: str) -> list[Path]:
+    if not Path(folder).is_dir():
+        raise BundleError(problem(f"{folder} is not a folder", "a bundle folder", "export a student first"))
+    return sorted(path for path in Path(folder).rglob(pattern) if path.is_file())

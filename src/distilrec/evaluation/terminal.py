@@ -1,0 +1,67 @@
+"""A report in the terminal: one row a model, then the verdict in words, then where the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from distilrec.evaluation import words
+
+__all__ = ["print_report", "table_metrics"]
+
+_STYLES = {"teacher": "cyan", "student": "bold green", "control": "yellow"}
+_VERDICT_STYLES = {"Distill": "bold green", "Do not distill": "bold red"}
+
+
+def print_report(
+    report: Mapping[str, Any], *, files: Mapping[str, str | Path] | None = None, console: Console | None = None
+) -> None:
+    """Print the table, the verdict and `files` ({"report": path, ...})."""
+    console = console or Console()
+    console.print(_table(report))
+    title = words.headline(report)
+    console.print(f"[{_VERDICT_STYLES.get(title, 'bold yellow')}]{title}.[/] " + escape(words.verdict_sentences(report)[0]))
+    for sentence in words.verdict_sentences(report)[1:]:
+        console.print(escape(sentence))
+    for name, path in (files or {}).items():
+        console.print(f"[dim]{escape(name)}:[/] {escape(str(path))}", soft_wrap=True)
+
+
+def table_metrics(report: Mapping[str, Any]) -> list[str]:
+    """The metrics worth a column: the main one first, then its companions at the same cut."""
+    metric = report["metric"]
+    cut = metric.partition("@")[2]
+    companions = [f"{name}@{cut}" for name in ("ndcg", "recall", "mrr", "coverage")] if cut else []
+    measured = {name for model in report["models"] for name in model["metrics"]["test"]}
+    return list(dict.fromkeys([metric, *(name for name in companions if name in measured)]))
+
+
+def _table(report: Mapping[str, Any]) -> Table:
+    data, protocol, metrics = report["dataset"], report["protocol"], table_metrics(report)
+    seeds = len(protocol["seeds"])
+    table = Table(
+        title=f"{escape(data['name'])}: {data['users']:,} users, {data['items']:,} items; test part, "
+              f"{seeds} seed{'s' if seeds != 1 else ''}",
+        title_justify="left",
+    )
+    table.add_column("model")
+    table.add_column("role")
+    for metric in metrics:
+        table.add_column(words.human_metric(metric), justify="right")
+    for name in ("parameters", "size", "latency p50", "gap closed"):
+        table.add_column(name, justify="right")
+    for model in report["models"]:
+        values = [words.mean_of(model, metric) for metric in metrics]
+        latency, gap = model["latency_ms"], model["gap_closed"]
+        table.add_row(
+            escape(model["name"]), model["role"], *("–" if value is None else f"{value:.4f}" for value in values),
+            words.human_count(model["parameters"]), words.human_bytes(model["bytes"]),
+            words.human_ms(latency["p50"] if latency else None), "–" if gap is None else f"{gap:.0%}",
+            style=_STYLES.get(model["role"], ""),
+        )
+    return table

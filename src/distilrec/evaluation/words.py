@@ -1,0 +1,182 @@
+"""A report in words and short numbers, for all its views: terminal, page and card say the same thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "comparison_of", "headline", "human_bytes", "human_count", "human_metric", "human_ms", "human_p", "human_percent",
+    "human_seconds", "main_student", "mean_of", "model_named", "of_role", "verdict_sentences",
+]
+
+_METRIC_NAMES = {
+    "ndcg": "NDCG", "hit_rate": "hit rate", "recall": "recall", "precision": "precision", "f1": "F1", "mrr": "MRR",
+    "map": "MAP", "coverage": "coverage", "gini": "Gini", "novelty": "novelty", "diversity": "diversity",
+}
+_HEADLINES = {
+    "distill": "Distill", "do not distill": "Do not distill", "undecided": "Undecided", None: "No verdict",
+}
+
+
+def of_role(report: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
+    """The models of one role, in the order of the report."""
+    return [model for model in report["models"] if model["role"] == role]
+
+
+def model_named(report: Mapping[str, Any], name: str | None) -> dict[str, Any] | None:
+    return next((model for model in report["models"] if model["name"] == name), None)
+
+
+def main_student(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The first student of the report: the one that the verdict is about."""
+    return next(iter(of_role(report, "student")), None)
+
+
+def mean_of(model: Mapping[str, Any], metric: str, part: str = "test") -> float | None:
+    """The mean over seeds, None where it was not measured."""
+    stats = model["metrics"][part].get(metric)
+    return None if stats is None else stats["mean"]
+
+
+def comparison_of(report: Mapping[str, Any], a: str, b: str, metric: str) -> dict[str, Any] | None:
+    return next(
+        (c for c in report["comparisons"] if (c["a"], c["b"], c["metric"]) == (a, b, metric)), None,
+    )
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """"Distill", "Do not distill", "Undecided" or "No verdict"."""
+    student = main_student(report)
+    return _HEADLINES[student["verdict"] if student else None]
+
+
+def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
+    """What a manager needs: is the student better for having had a teacher, what was kept, what it costs."""
+    student, metric = main_student(report), report["metric"]
+    if student is None:
+        return ["This run has no student, so there is nothing to decide."]
+    sentences = [_against_control(report, student, metric)]
+    teacher = next(iter(of_role(report, "teacher")), None)
+    if teacher is not None:
+        sentences.append(_against_teacher(student, teacher, metric))
+    if student["gap_closed"] is not None:
+        closed = student["gap_closed"]
+        sentences.append(
+            f"It closes {closed:.0%} of the gap between the control and the teacher." if 0 <= closed <= 1 else
+            "It ends above its teacher." if closed > 1 else "It ends below its control, although the teacher is above it."
+        )
+    elif teacher is not None and model_named(report, student.get("control")) is not None:
+        sentences.append("The teacher is not surely better than the control, so no share of a gap is given.")
+    return sentences
+
+
+def _against_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> str:
+    control = model_named(report, student.get("control"))
+    found = comparison_of(report, student["name"], control["name"], metric) if control else None
+    if control is None or found is None:
+        return ("No control was trained (the same student without the teacher), so nobody can say whether "
+                "distillation helped.")
+    name, gain = human_metric(metric), found["relative"]
+    values = f"{mean_of(student, metric):.4f} against {mean_of(control, metric):.4f}"
+    change = "" if gain is None else f"{abs(gain):.1%} "
+    side = "higher" if found["difference"] > 0 else "lower" if found["difference"] < 0 else "equal"
+    span = found["relative_interval"]
+    interval = "" if span is None else f"95 % interval {human_percent(span[0])} to {human_percent(span[1])}, "
+    start = {
+        "distill": "The teacher pays off",
+        "do not distill": "The teacher does not pay off",
+        "undecided": "The data do not decide",
+    }[student["verdict"]]
+    return (f"{start}: {name} of the distilled student is {change}{side} than that of the same model trained without the "
+            f"teacher ({values}; {interval}p {human_p(found['p_value'])}, {found['n']:,} users).")
+
+
+def _against_teacher(student: Mapping[str, Any], teacher: Mapping[str, Any], metric: str) -> str:
+    own, best = mean_of(student, metric), mean_of(teacher, metric)
+    kept = f"{own / best:.0%} of the teacher's {human_metric(metric)}" if own is not None and best else "its quality"
+    ratio = student.get("compression_ratio")
+    small = f" with {human_count(student['parameters'])} parameters, {ratio:,.1f} times fewer" if ratio else ""
+    speed = student["latency_ms"]
+    answer = f", and answers a request in {human_ms(speed['p50'])} (median, one core)" if speed else ""
+    return f"It keeps {kept}{small}{answer}."
+
+
+def human_metric(metric: str) -> str:
+    """
+    >>> human_metric("ndcg@10"), human_metric("click.hit_rate@5")
+    ('NDCG@10', 'click hit rate@5')
+    """
+    match = re.fullmatch(r"(?:(\w+)\.)?(\w+)(@\d+)?", metric)
+    if match is None:
+        return metric
+    head, name, cut = match.groups()
+    return f"{head + ' ' if head else ''}{_METRIC_NAMES.get(name, name.replace('_', ' '))}{cut or ''}"
+
+
+def human_count(value: float | None) -> str:
+    """
+    >>> [human_count(v) for v in (None, 950, 43_210, 1_234_567, 7e9)]
+    ['–', '950', '43 k', '1.23 M', '7.00 B']
+    """
+    if value is None:
+        return "–"
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= limit * (0.9995 if limit > 1e3 else 1):
+            return f"{value / limit:.0f} k" if unit == "k" else f"{value / limit:.2f} {unit}"
+    return f"{value:.0f}"
+
+
+def human_bytes(value: float | None) -> str:
+    """
+    >>> [human_bytes(v) for v in (None, 512, 1_640_000)]
+    ['–', '512 B', '1.6 MB']
+    """
+    if value is None:
+        return "–"
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= limit:
+            return f"{value / limit:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+def human_ms(value: float | None) -> str:
+    """
+    >>> [human_ms(v) for v in (None, 0.0534, 1.72, 123.4)]
+    ['–', '0.053 ms', '1.7 ms', '123 ms']
+    """
+    if value is None:
+        return "–"
+    return f"{value:.3f} ms" if value < 1 else f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def human_seconds(value: float | None) -> str:
+    """
+    >>> [human_seconds(v) for v in (None, 4.21, 75, 7300)]
+    ['–', '4.2 s', '1 min 15 s', '2 h 2 min']
+    """
+    if value is None:
+        return "–"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def human_percent(value: float | None) -> str:
+    """
+    >>> human_percent(0.0312), human_percent(-0.005), human_percent(None)
+    ('+3.1 %', '−0.5 %', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{'−' if value < 0 else '+'}{abs(value) * 100:.1f} %"
+
+
+def human_p(value: float) -> str:
+    """
+    >>> human_p(0.00002), human_p(0.034)
+    ('< .001', '= .034')
+    """
+    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".", 1)
