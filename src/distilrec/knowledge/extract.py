@@ -53,18 +53,18 @@ def extract(
         KnowledgeError: the teacher gives a NaN, or knows no item for a user.
     """
     top_k = min(top_k, split.n_items)
-    digest = getattr(teacher, "digest", None)
+    keyed = getattr(teacher, "keyed", "event")  # a file of scores per user knows nothing of single events
     identity = {
         "dataset_digest": split.dataset.digest, "split_digest": split.digest, "teacher": teacher.name,
-        "teacher_digest": digest() if callable(digest) else digest, "top_k": top_k, "part_rows": part_rows,
-        "temperature": temperature,
+        "teacher_digest": getattr(teacher, "digest", None), "top_k": top_k, "part_rows": part_rows,
+        "temperature": temperature, "key": keyed,
     }
     if (folder / "manifest.json").exists():
         store = KnowledgeStore(folder, split)
         if store.manifest["identity"] == identity:
             return store
         (folder / "manifest.json").unlink()
-    keys, users, start, stop = decisions(split)
+    keys, users, start, stop = decisions(split) if keyed == "event" else _per_user(split)
     writer = StoreWriter(folder, identity)
     parts = -(-len(keys) // part_rows)
     with track(parts, "extracting knowledge") as progress:
@@ -76,9 +76,17 @@ def extract(
                 writer.write("response", part, {"keys": keys[rows], "ids": ids.astype(small),
                                                 "logits": logits.astype(np.float16)})
             progress.advance(1)
-    signal = Signal("response", "response", "event", space="logit", teacher=teacher.name, width=top_k)
+    # A sparse file's scores have no partition over the catalog: only their shape within the list is knowledge.
+    space = "logit" if keyed == "event" else "score"
+    signal = Signal("response", "response", keyed, space=space, teacher=teacher.name, width=top_k)
     writer.finish({"response": signal}, {"name": teacher.name, "parameters": teacher.parameters, **_provenance(teacher)})
     return KnowledgeStore(folder, split)
+
+
+def _per_user(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As `decisions`, one row per user with train events: key = user, history = the whole train part."""
+    users = np.flatnonzero(split.bounds[:, 1] > split.bounds[:, 0])
+    return users.astype(np.int64), users.astype(np.int32), split.bounds[users, 0], split.bounds[users, 1]
 
 
 def _respond(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
-from distilrec.files import atomic_folder, digest_file, read_json, write_json
+from distilrec.files import atomic_folder, digest_arrays, digest_file, read_json, write_json
 from distilrec.models import model_class
 from distilrec.models.histories import pad
 from distilrec.types import Histories, Split
@@ -37,6 +37,12 @@ class Trained:
     def parameters(self) -> int:
         """Every number the model reads to answer, frozen tables included."""
         return parameters_read(self.model)
+
+    @property
+    def digest(self) -> str:
+        """Changes with any weight."""
+        weights = self.model.state_dict()
+        return digest_arrays(*(weights[name].detach().cpu().numpy() for name in sorted(weights)))
 
     @torch.inference_mode()
     def vectors(self, histories: Histories) -> np.ndarray:

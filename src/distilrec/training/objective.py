@@ -40,13 +40,13 @@ class Negatives:
         weight = (train_counts + 1.0) ** settings.negative_power
         return cls(n_items, settings.negatives, weight / weight.sum())
 
-    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
-        """(items int64 [N], log of the expected draws of each, float32 [N]); None for the whole catalog."""
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | float] | None:
+        """(items int64 [N], log of the expected draws: float32 [N], or one number); None for the whole catalog."""
         if self.size is None:
             return None
         if self.probability is None:
             items = rng.choice(self.n_items, self.size, replace=False)
-            return items, np.full(self.size, np.log(self.size / self.n_items), dtype=np.float32)
+            return items, float(np.log(self.size / self.n_items))
         drawn = np.searchsorted(np.cumsum(self.probability), rng.random(self.size) * (1 - 1e-9))
         # An item drawn twice stands once in the sample and counts double.
         items, times = np.unique(drawn, return_counts=True)
@@ -54,7 +54,7 @@ class Negatives:
 
 
 def objective(
-    model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray] | None, losses: Mapping[str, float],
+    model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray | float] | None, losses: Mapping[str, float],
     settings: TrainSettings, knowledge: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(scalar loss, value of each term). Hard terms average over labeled decisions, soft terms over soft ones."""
@@ -86,23 +86,24 @@ class Scores:
 
     def __init__(
         self, q: Tensor, table: Tensor, bias: Tensor | None, scale: float, targets: Tensor,
-        negatives: tuple[np.ndarray, np.ndarray] | None, on: Any,
+        negatives: tuple[np.ndarray, np.ndarray | float] | None, on: Any,
     ) -> None:
         self.q, self.table, self.bias, self.scale, self.targets = q, table, bias, scale, targets
         self.drawn: Tensor | None = None
-        self.log_expected: Tensor | None = None
+        self.log_expected: Tensor | float | None = None
         if negatives is None:
             everything = q @ table.T
             self.all = everything if bias is None else everything + scale * bias
             self.positive = self.all.gather(1, targets[:, None]).squeeze(1)
             return
-        self.drawn, self.log_expected = on(negatives[0]), on(negatives[1])
+        self.drawn = on(negatives[0])
+        self.log_expected = negatives[1] if isinstance(negatives[1], float) else on(negatives[1])
         self.positive = (q * F.embedding(targets, table)).sum(1)
         self.negative = q @ F.embedding(self.drawn, table).T
         if bias is not None:
             self.positive = self.positive + scale * bias[targets]
             self.negative = self.negative + scale * bias[self.drawn]
-        self.negative = self.negative.masked_fill(self.drawn == targets[:, None], -torch.inf)
+        self.negative = self._without(targets[:, None])
 
     def hard(self, name: str, settings: TrainSettings) -> Tensor:
         if name == "bpr":
@@ -131,14 +132,10 @@ class Scores:
         return kl(student, teacher, temperature=t, log_partition=log_z, mass=mass)
 
     def _without(self, ids: Tensor) -> Tensor:
-        """Negative scores [T, N] with the teacher's own items taken out, so that none is counted twice."""
+        """Negative scores [T, N] with -inf where one of the items `ids` [T, C] was drawn: nothing counts twice."""
         if self.drawn is None:
             raise ValueError("the whole catalog has no drawn negatives")
         column = torch.full((len(self.table),), -1, dtype=torch.long, device=ids.device)
         column[self.drawn] = torch.arange(len(self.drawn), device=ids.device)
-        where = column[ids]
-        hit = torch.zeros(self.negative.shape, dtype=torch.bool, device=ids.device)
-        hit.scatter_(1, where.clamp(min=0), True)
-        # items that were not drawn all wrote to column 0: set it to what it really is
-        hit[:, 0] = (where == 0).any(1)
-        return self.negative.masked_fill(hit, -torch.inf)
+        row, place = (column[ids] >= 0).nonzero(as_tuple=True)
+        return self.negative.index_put((row, column[ids[row, place]]), self.negative.new_tensor(-torch.inf))

@@ -1,0 +1,64 @@
+"""One call from settings to a trained model: build, start, fit, finish, save. Teachers, students and controls alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrec.files import digest_arrays, digest_json, read_json
+from distilrec.models.trained import Trained, create
+from distilrec.training.finish import finish
+from distilrec.training.fit import fit
+from distilrec.training.settings import TrainSettings
+from distilrec.training.transfer import copy_layers
+from distilrec.types import Knowledge, Split
+
+__all__ = ["train"]
+
+
+def train(
+    architecture: str, split: Split, model: Mapping[str, Any], settings: TrainSettings, *, name: str = "",
+    content: np.ndarray | None = None, start: np.ndarray | None = None, layers_from: Trained | None = None,
+    losses: Mapping[str, float] | None = None, knowledge: Knowledge | None = None, metric: str = "ndcg@10",
+    seen: str = "drop", folder: Path | None = None, min_steps: int = 0,
+) -> Trained:
+    """Train one model and return it with its best weights.
+
+    Args:
+        architecture: a name of models.MODELS; `model` its constructor settings.
+        content: float32 [I, C] item content; what the model does with it is its setting `content_use`.
+        start: float32 [I, C] vectors whose principal components start the item table (parameter transfer).
+        layers_from: a trained model of equal inner width whose blocks start this one's.
+        folder: where to save it. A finished model of the same data, settings and knowledge found there is loaded,
+            an unfinished one goes on from its checkpoint.
+    """
+    identity = digest_json([
+        architecture, dict(model), settings.model_dump(mode="json"), dict(losses or {}), metric, seen, min_steps,
+        split.digest, getattr(knowledge, "digest", None),
+        [None if array is None else digest_arrays(np.ascontiguousarray(array)) for array in (content, start)],
+        None if layers_from is None else layers_from.training.get("identity"),
+    ])
+    if folder is not None and (folder / "model.json").exists():
+        if read_json(folder / "model.json")["training"].get("identity") == identity:
+            return Trained.load(folder, split, device=settings.device)
+    net, constructor = create(architecture, split, dict(model), content=content, seed=settings.seed)
+    if start is not None:
+        net.table.set_vectors(start)  # type: ignore[operator, union-attr]
+    if layers_from is not None:
+        copy_layers(layers_from.model, net)
+    done = fit(net, split, settings, losses=losses, knowledge=knowledge, metric=metric, seen=seen, folder=folder,
+               min_steps=min_steps, what=f"training {name or architecture}")
+    finish(net, split)
+    trained = Trained(
+        name or architecture, net, architecture, constructor, split.digest,
+        {"identity": identity, "seconds": done.seconds, "cpu_seconds": done.cpu_seconds, "steps": done.steps,
+         "epochs": done.epochs, "best_epoch": done.best_epoch, "valid": {metric: done.best}, "curve": done.curve,
+         "losses": dict(losses or {"cross_entropy": 1.0}), "settings": settings.model_dump(mode="json")},
+        settings.device,
+    )
+    if folder is not None:
+        trained.save(folder)
+    return trained

@@ -1,0 +1,56 @@
+"""Parameter transfer: a teacher's layers start the student's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from distilrec.errors import TrainingError, problem
+
+__all__ = ["copy_layers"]
+
+
+@torch.no_grad()
+def copy_layers(teacher: nn.Module, student: nn.Module, chosen: Sequence[int] | None = None) -> None:
+    """Copy teacher blocks into the student, layer for layer, and the final norm.
+
+    Args:
+        chosen: teacher layers for the student's layers in turn; by default spread evenly, the last one always among
+            them (Sanh et al., "DistilBERT", 2019, who take every second layer).
+    Raises:
+        TrainingError: the models have no blocks, or blocks of another shape.
+    """
+    source, target = _blocks(teacher), _blocks(student)
+    if chosen is None:
+        chosen = [round((i + 1) * len(source) / len(target)) - 1 for i in range(len(target))]
+    if len(chosen) != len(target) or not all(0 <= i < len(source) for i in chosen):
+        raise TrainingError(problem(f"teacher layers {list(chosen)} for {len(target)} student layers",
+                                    f"{len(target)} numbers below {len(source)}"))
+    for index, block in zip(chosen, target, strict=True):
+        theirs, ours = source[index].state_dict(), block.state_dict()
+        unlike = [name for name in ours if name not in theirs or theirs[name].shape != ours[name].shape]
+        if unlike:
+            raise TrainingError(problem(
+                f"teacher layer {index} does not fit ({unlike[0]}: "
+                f"{tuple(theirs[unlike[0]].shape) if unlike[0] in theirs else 'missing'} against "
+                f"{tuple(ours[unlike[0]].shape)})",
+                "equal inner width and feedforward",
+                "set the student's `hidden` to the teacher's width, or do not copy layers",
+            ))
+        block.load_state_dict(theirs)
+    for part in ("norm", "positions"):
+        theirs, ours = getattr(teacher, part, None), getattr(student, part, None)
+        if isinstance(theirs, nn.Module) and isinstance(ours, nn.Module):
+            ours.load_state_dict(theirs.state_dict())
+        elif isinstance(theirs, nn.Parameter) and isinstance(ours, nn.Parameter) and theirs.shape == ours.shape:
+            ours.copy_(theirs)
+
+
+def _blocks(model: Any) -> nn.ModuleList:
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.ModuleList):
+        raise TrainingError(problem(f"{type(model).__name__} has no layers to copy", "a model with `blocks` (sasrec)"))
+    return blocks
