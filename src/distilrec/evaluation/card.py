@@ -57,14 +57,14 @@ def _results(report: Mapping[str, Any]) -> str:
 
 def _comparisons(report: Mapping[str, Any]) -> str:
     rows = [
-        [f"{_text(c['a'])} − {_text(c['b'])}", words.human_metric(c["metric"]), f"{c['difference']:+.4f}",
-         f"{c['interval'][0]:+.4f} to {c['interval'][1]:+.4f}", words.human_percent(c.get("relative")),
-         words.human_p(c["p_value"]).removeprefix("= "), f"{c['n']:,}"]
+        [f"{_text(c['a'])} − {_text(c['b'])}", words.human_metric(c["metric"]), words.human_signed(c["difference"]),
+         " to ".join(map(words.human_signed, c["interval"])), words.human_percent(c.get("relative")),
+         words.human_p(c["p_value"]).removeprefix("=\u00a0"), f"{c['n']:,}"]
         for c in report["comparisons"] if c["metric"] == report["metric"]
     ]
     if not rows:
         return "None."
-    header = ["pair", "metric", "difference", "95 % interval", "relative", "p", "users"]
+    header = ["pair", "metric", "difference", "95% interval", "relative", "p", "users"]
     return _table(header, rows, right=2) + f"\n\nTest: {report['comparisons'][0]['test']}."
 
 
@@ -100,7 +100,7 @@ def _limits(report: Mapping[str, Any]) -> str:
     protocol, student = report["protocol"], words.main_student(report)
     limits = [
         "The numbers hold for this data set, this split and users like these; past behavior is not a live experiment.",
-        "The intervals speak of other users, not of other training seeds; the spread over seeds stands beside each mean.",
+        "The intervals speak of other users, not of other training seeds: the spread over seeds is given beside it.",
     ]
     if len(protocol["seeds"]) < 3:
         limits.append(f"Only {len(protocol['seeds'])} seed(s) were run: the spread of training is not well known.")

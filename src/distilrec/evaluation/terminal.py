@@ -24,9 +24,9 @@ def print_report(
     """Print the table, the verdict and `files` ({"report": path, ...})."""
     console = console or Console()
     console.print(_table(report))
-    title = words.headline(report)
-    console.print(f"[{_VERDICT_STYLES.get(title, 'bold yellow')}]{title}.[/] " + escape(words.verdict_sentences(report)[0]))
-    for sentence in words.verdict_sentences(report)[1:]:
+    title, sentences = words.headline(report), words.verdict_sentences(report)
+    console.print(f"[{_VERDICT_STYLES.get(title, 'bold yellow')}]{title}.[/] {escape(sentences[0])}")
+    for sentence in sentences[1:]:
         console.print(escape(sentence))
     for name, path in (files or {}).items():
         console.print(f"[dim]{escape(name)}:[/] {escape(str(path))}", soft_wrap=True)

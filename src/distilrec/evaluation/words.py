@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = [
     "comparison_of", "headline", "human_bytes", "human_count", "human_metric", "human_ms", "human_p", "human_percent",
-    "human_seconds", "main_student", "mean_of", "model_named", "of_role", "verdict_sentences",
+    "human_seconds", "human_signed", "main_student", "mean_of", "model_named", "of_role", "verdict_sentences",
 ]
 
 _METRIC_NAMES = {
@@ -62,11 +62,7 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     if teacher is not None:
         sentences.append(_against_teacher(student, teacher, metric))
     if student["gap_closed"] is not None:
-        closed = student["gap_closed"]
-        sentences.append(
-            f"It closes {closed:.0%} of the gap between the control and the teacher." if 0 <= closed <= 1 else
-            "It ends above its teacher." if closed > 1 else "It ends below its control, although the teacher is above it."
-        )
+        sentences.append(_gap(student["gap_closed"]))
     elif teacher is not None and model_named(report, student.get("control")) is not None:
         sentences.append("The teacher is not surely better than the control, so no share of a gap is given.")
     return sentences
@@ -81,16 +77,23 @@ def _against_control(report: Mapping[str, Any], student: Mapping[str, Any], metr
     name, gain = human_metric(metric), found["relative"]
     values = f"{mean_of(student, metric):.4f} against {mean_of(control, metric):.4f}"
     change = "" if gain is None else f"{abs(gain):.1%} "
-    side = "higher" if found["difference"] > 0 else "lower" if found["difference"] < 0 else "equal"
+    side = f"{change}higher than" if found["difference"] > 0 else f"{change}lower than"
+    side = side if found["difference"] else "equal to"
     span = found["relative_interval"]
-    interval = "" if span is None else f"95 % interval {human_percent(span[0])} to {human_percent(span[1])}, "
+    interval = "" if span is None else f"95% interval {human_percent(span[0])} to {human_percent(span[1])}, "
     start = {
         "distill": "The teacher pays off",
         "do not distill": "The teacher does not pay off",
         "undecided": "The data do not decide",
     }[student["verdict"]]
-    return (f"{start}: {name} of the distilled student is {change}{side} than that of the same model trained without the "
-            f"teacher ({values}; {interval}p {human_p(found['p_value'])}, {found['n']:,} users).")
+    return (f"{start}: {name} of the distilled student is {side} that of the same model trained without the teacher "
+            f"({values}; {interval}p\u00a0{human_p(found['p_value'])}, {found['n']:,} users).")
+
+
+def _gap(closed: float) -> str:
+    if closed < 0:
+        return "It ends below its control, although the teacher is above it."
+    return "It ends above its teacher." if closed > 1 else f"It closes {closed:.0%} of the gap from control to teacher."
 
 
 def _against_teacher(student: Mapping[str, Any], teacher: Mapping[str, Any], metric: str) -> str:
@@ -154,7 +157,7 @@ def human_ms(value: float | None) -> str:
 def human_seconds(value: float | None) -> str:
     """
     >>> [human_seconds(v) for v in (None, 4.21, 75, 7300)]
-    ['–', '4.2 s', '1 min 15 s', '2 h 2 min']
+    ['–', '4.2 s', '1 min 15 s', '2 h 1 min']
     """
     if value is None:
         return "–"
@@ -167,16 +170,24 @@ def human_seconds(value: float | None) -> str:
 def human_percent(value: float | None) -> str:
     """
     >>> human_percent(0.0312), human_percent(-0.005), human_percent(None)
-    ('+3.1 %', '−0.5 %', '–')
+    ('+3.1%', '−0.5%', '–')
     """
     if value is None:
         return "–"
-    return f"{'−' if value < 0 else '+'}{abs(value) * 100:.1f} %"
+    return f"{'−' if value < 0 else '+'}{abs(value) * 100:.1f}%"
 
 
 def human_p(value: float) -> str:
     """
-    >>> human_p(0.00002), human_p(0.034)
-    ('< .001', '= .034')
+    >>> human_p(0.00002).split(), human_p(0.034).split()
+    (['<', '.001'], ['=', '.034'])
     """
-    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".", 1)
+    return "<\u00a0.001" if value < 0.001 else f"=\u00a0{value:.3f}".replace("0.", ".", 1)
+
+
+def human_signed(value: float) -> str:
+    """
+    >>> human_signed(0.00312), human_signed(-0.5)
+    ('+0.0031', '−0.5000')
+    """
+    return f"{'−' if value < 0 else '+'}{abs(value):.4f}"
