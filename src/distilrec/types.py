@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-import pyarrow as pa
 
 from distilrec.errors import DataError, problem
 from distilrec.files import digest_arrays
+
+if TYPE_CHECKING:  # a served bundle reads this file too, and needs no tables
+    import pyarrow as pa
 
 __all__ = [
     "PARTS",
@@ -69,6 +71,7 @@ class Dataset:
     roles: Mapping[str, str] = field(default_factory=dict)  # column of `rows` -> its role
     counts: Mapping[str, int] = field(default_factory=dict)  # what reading and cleaning dropped, by reason
     timed: bool = True  # False: timestamps are positions or absent, so a split by time is refused
+    quarantine: pa.Table | None = None  # bad rows set aside: file, line, reason, content
 
     @cached_property
     def digest(self) -> str:

@@ -41,12 +41,13 @@ class ItemTable(nn.Module):
         self.weight = nn.Parameter(torch.randn(2 if only_content else n_items + 2, dim) * scale)
         self.bias = nn.Parameter(torch.zeros(n_items)) if bias else None
         self.register_buffer("start", torch.zeros(dim))
-        self.content: Tensor | None = None
+        self.content: Tensor | None
+        self.register_buffer("content", None)
         self.project: nn.Module | None = None
         if content is not None and content_use == "start":
             self.set_vectors(content, scale=scale)
         elif content is not None:
-            self.register_buffer("content", torch.as_tensor(content, dtype=torch.float32))
+            self.content = torch.as_tensor(content, dtype=torch.float32)
             self.project = nn.Sequential(
                 nn.Linear(content.shape[1], 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), nn.LayerNorm(dim)
             )
