@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distilrec.errors import KnowledgeError, problem
+from distilrec.files import digest_arrays
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
@@ -39,9 +40,10 @@ def decisions(split: Split, *, max_length: int | None = None) -> tuple[np.ndarra
 
 
 def extract(
-    teacher: Ranker, split: Split, folder: Path, *, top_k: int = 100, part_rows: int = 16_384, temperature: float = 1.0
+    teacher: Ranker, split: Split, folder: Path, *, top_k: int = 100, part_rows: int = 16_384,
+    temperature: float = 1.0, content: np.ndarray | None = None,
 ) -> KnowledgeStore:
-    """Write the teacher's top-K log-probabilities at every train decision.
+    """Write the teacher's top-K log-probabilities at every train decision, and its item vectors if it has any.
 
     A killed extraction starts again at its first missing part; a finished store of the same teacher, split and K is
     opened as it is.
@@ -49,6 +51,8 @@ def extract(
     Args:
         top_k: K; capped by the number of items.
         temperature: divides the teacher's scores before the softmax; for scorers whose scale is not that of logits.
+        content: float32 [I, C] vectors of item content that the teacher was given, kept beside its own so that a
+            control can start from the same text.
     Raises:
         KnowledgeError: the teacher gives a NaN, or knows no item for a user.
     """
@@ -58,6 +62,7 @@ def extract(
         "dataset_digest": split.dataset.digest, "split_digest": split.digest, "teacher": teacher.name,
         "teacher_digest": getattr(teacher, "digest", None), "top_k": top_k, "part_rows": part_rows,
         "temperature": temperature, "key": keyed,
+        "content": None if content is None else digest_arrays(np.ascontiguousarray(content)),
     }
     if (folder / "manifest.json").exists():
         store = KnowledgeStore(folder, split)
@@ -79,7 +84,14 @@ def extract(
     # A sparse file's scores have no partition over the catalog: only their shape within the list is knowledge.
     space = "logit" if keyed == "event" else "score"
     signal = Signal("response", "response", keyed, space=space, teacher=teacher.name, width=top_k)
-    writer.finish({"response": signal}, {"name": teacher.name, "parameters": teacher.parameters, **_provenance(teacher)})
+    signals = {"response": signal}
+    for name, vectors in (("item_vectors", _item_vectors(teacher)), ("content", content)):
+        if vectors is not None:
+            signals[name] = Signal(name, "vector", "item", teacher=teacher.name, width=vectors.shape[1])
+            if not writer.has(name, 0):
+                values = np.asarray(vectors, dtype=np.float32)
+                writer.write(name, 0, {"keys": np.arange(len(values), dtype=np.int64), "values": values})
+    writer.finish(signals, {"name": teacher.name, "parameters": teacher.parameters, **_provenance(teacher)})
     return KnowledgeStore(folder, split)
 
 
@@ -129,6 +141,13 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
     log_z = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
     # float16 ends at -65504; an item the teacher rules out stays ruled out
     return ids.astype(np.int32), np.maximum(kept - log_z[:, None], -60_000.0)
+
+
+def _item_vectors(teacher: Any) -> np.ndarray | None:
+    """[I, D] if the teacher has vectors; a file of scores has none."""
+    if not hasattr(teacher, "item_vectors") or getattr(teacher, "keyed", "event") == "user":
+        return None
+    return teacher.item_vectors()
 
 
 def _provenance(teacher: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     manifest.json            schema, data and split digests, the teacher, one entry per signal and file
     NAME.safetensors         keys int64 [N] (rising), then for a response `ids` [N, K] and `logits` float16 [N, K],
-                             for a vector `values` float16 [N, D]
+                             for a vector `values` float32 [N, D]
     parts/                   only while extraction runs: whole parts, so that a killed run goes on
 
 A response is kept as log-probabilities over the whole catalog, of the K best items. They are logits (softmax does not
@@ -77,6 +77,8 @@ class KnowledgeStore:
         """
         out: dict[str, np.ndarray] = {}
         for name, signal in self._signals.items():
+            if signal.key == "item":
+                continue
             arrays = self._arrays[name]
             rows = self._rows(name, self._users(keys) if signal.key == "user" else keys)
             if signal.kind != "response":
@@ -88,6 +90,12 @@ class KnowledgeStore:
             if signal.space == "logit":
                 out[f"{name}.mass"] = np.exp(logits).sum(1).clip(max=1.0)
         return out
+
+    def vectors(self, name: str) -> np.ndarray | None:
+        """float32 [I, D] of a signal that is keyed by item; None if the store has no such signal."""
+        if name not in self._signals:
+            return None
+        return self._arrays[name]["values"].astype(np.float32)
 
     def _rows(self, name: str, keys: np.ndarray) -> np.ndarray:
         have = self._arrays[name]["keys"]

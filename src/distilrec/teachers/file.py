@@ -35,7 +35,7 @@ class FileTeacher:
         self.source = {"file": self.path.name, "sha256": digest_file(self.path) if self.path.exists() else None}
         table = _read(self.path)
         columns = set(table.columns)
-        self.keyed = "user"
+        self.keyed = "user"  # a file of scores knows users, not single events
         self._vectors: np.ndarray | None = None
         self._temperature = temperature
         if {"user_id", "items", "scores"} <= columns:
