@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from distilrec.evaluation.report import ModelResult, build_report
 from distilrec.types import Dataset, Histories, Interactions, Split
 
 
@@ -73,3 +75,52 @@ def make_random_split() -> Callable[..., Split]:
 @pytest.fixture
 def table_ranker() -> type[TableRanker]:
     return TableRanker
+
+
+def build_models(users: int = 400, seeds: int = 2) -> list[ModelResult]:
+    """Teacher better than student better than control on most users; a baseline of one seed far behind."""
+    rng = np.random.default_rng(0)
+    luck = rng.random(users)
+
+    def model(name: str, role: str, rate: float, parameters: int, runs: int = seeds, **more: Any) -> ModelResult:
+        gains = np.stack([np.where(luck < rate, 1.0, 0.0) * rng.uniform(0.5, 1.0, users) for _ in range(runs)])
+        tail = np.arange(users) % 5 == 0
+        return ModelResult(
+            name, role, {"ndcg@10": gains, "recall@10": (gains > 0) * 1.0}, parameters,
+            valid={"ndcg@10": [rate] * runs},
+            groups={"head": {"ndcg@10": np.where(tail, np.nan, gains)},
+                    "tail": {"ndcg@10": np.where(tail, gains, np.nan)}},
+            catalog={"coverage@10": [0.4] * runs}, **more,
+        )
+
+    fast, slow = {"p50": 0.05, "p99": 0.09}, {"p50": 0.9, "p99": 1.8}
+    curves = [{"seed": seed, "step": 10 * i, "seconds": float(i), "loss": 3.0 / i, "valid": 0.1 * i}
+              for seed in range(seeds) for i in range(1, 4)]
+    return [
+        model("big", "teacher", 0.40, 4_000_000, bytes=16_000_000, train_seconds=400.0, latency_ms=slow),
+        model("small", "student", 0.36, 400_000, bytes=1_600_000, train_seconds=45.0, latency_ms=fast, curves=curves),
+        model("alone", "control", 0.25, 400_000, bytes=1_600_000, train_seconds=44.0, latency_ms=fast),
+        model("popular", "baseline", 0.05, 500, runs=1),
+    ]
+
+
+def build_sample_report(models: list[ModelResult] | None = None, **more: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "task": "rank", "recipe": {"name": "sample"},
+        "dataset": {"name": "sample", "digest": "ab12", "users": 400, "items": 50, "interactions": 4000},
+        "protocol": {"split": "leave-last-out", "candidates": "full", "selection": "validation", "seeds": [0, 1],
+                     "k": [10], "seen": "drop"},
+        "models": build_models() if models is None else models, "metric": "ndcg@10",
+        "lineage": {"teacher": {"digest": "cd34"}}, "resamples": 500,
+    }
+    return build_report(**{**arguments, **more})
+
+
+@pytest.fixture
+def make_models() -> Callable[..., list[ModelResult]]:
+    return build_models
+
+
+@pytest.fixture
+def make_report() -> Callable[..., dict[str, Any]]:
+    return build_sample_report

@@ -72,7 +72,7 @@ def _data(report: Mapping[str, Any]) -> str:
     data = report["dataset"]
     return "\n".join([
         f"- Name: {_text(data['name'])}",
-        f"- Digest: `{_text(data['digest'])}`",
+        f"- Digest: {_text(data['digest'])}",
         f"- {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
     ])
 

@@ -32,18 +32,22 @@ def cost_chart(report: Mapping[str, Any], cost: str) -> str | None:
     if len(rows) < 2:
         return None
     _place_labels(rows)
+    # both cost charts share one quality axis, over all models, so that the eye may go from one to the other
+    values = [v for model in report["models"] if (v := words.mean_of(model, report["metric"])) is not None]
     title = "parameters" if cost == "parameters" else "milliseconds a request (median, one core)"
     low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
     # room on the right for the labels, and never less than one decade, so that close costs look close
-    x = alt.X("x:Q", title=title, scale=alt.Scale(type="log", domain=[low / 2, max(high * 12, low * 20)], nice=False),
-              axis=alt.Axis(grid=False, format="~s" if cost == "parameters" else "~g", tickCount=5))
-    y = alt.Y("y:Q", title=words.human_metric(report["metric"]), scale=alt.Scale(zero=False, padding=16))
+    scale = alt.Scale(type="log", domain=[low / 2, max(high * 12, low * 20)], nice=False)
+    axis = alt.Axis(grid=False, format="~s" if cost == "parameters" else "~g", tickCount=5)
+    x = alt.X("x:Q", title=title, scale=scale, axis=axis)
+    quality = alt.Scale(zero=False, domain=[min(values), max(values)], padding=14)
+    y = alt.Y("y:Q", title=words.human_metric(report["metric"]), scale=quality)
     base = alt.Chart(alt.Data(values=rows))
     color = _role_color(alt)
     points = base.mark_circle(size=130, opacity=1).encode(x=x, y=y, color=color)
     text = base.mark_text(align="left", dx=11, fontSize=12, limit=170)
     labels = text.encode(x=x, y="label:Q", text="name:N", color=color)
-    return _svg(points + labels, alt, width=440, height=270)
+    return _svg(points + labels, alt, width=455, height=270)
 
 
 def _place_labels(rows: list[dict[str, Any]]) -> None:
@@ -77,7 +81,7 @@ def group_chart(report: Mapping[str, Any]) -> str | None:
         x = alt.X("y:Q", title=None, axis=None, scale=alt.Scale(domain=[0, most * 1.18]))
         bars = base.mark_bar(cornerRadiusEnd=3, height={"band": 0.66}).encode(x=x, y=y, color=_role_color(alt))
         text = base.mark_text(align="left", dx=5, fontSize=12, color=PAINT["ink"]).encode(x=x, y=y, text="text:N")
-        panels.append((bars + text).properties(width=330, height=alt.Step(26)))
+        panels.append((bars + text).properties(width=370, height=alt.Step(26)))
     return _svg(alt.hconcat(*panels, spacing=30), alt)
 
 
@@ -109,7 +113,7 @@ def curve_chart(report: Mapping[str, Any]) -> str | None:
         y=alt.Y("y:Q", title=f"{words.human_metric(report['metric'])}, validation", scale=alt.Scale(zero=False)),
         color=color, strokeDash=dash, detail="line:N",
     )
-    return _svg(lines, alt, width=920, height=280)
+    return _svg(lines, alt, width=990, height=280)
 
 
 def _thin(points: Sequence[Any]) -> list[Any]:
@@ -139,7 +143,7 @@ def comparison_chart(report: Mapping[str, Any]) -> str | None:
     text = base.mark_text(dy=-11, fontSize=12, color=PAINT["ink"]).encode(x="x:Q", y=y, text="text:N")
     zero = alt.Chart(alt.Data(values=[{"x": 0.0}])).mark_rule(color=PAINT["ink"], strokeWidth=1).encode(x="x:Q")
     worth = alt.Chart(alt.Data(values=[{"x": 0.01}])).mark_rule(color=PAINT["soft"], strokeDash=[3, 3]).encode(x="x:Q")
-    return _svg(zero + worth + spans + points + text, alt, width=680, height=alt.Step(38))
+    return _svg(zero + worth + spans + points + text, alt, width=760, height=alt.Step(38))
 
 
 def _role(report: Mapping[str, Any], name: str) -> str:

@@ -47,7 +47,7 @@ def render_html(report: Mapping[str, Any]) -> str:
                  _figure(charts.group_chart(report))),
         _section("Differences", "Each pair of models on the same users: relative difference of the main metric with "
                  "its 95% interval. Left of the solid line the first model is worse; the dashed line is the +1% from "
-                 f"which a teacher is worth its price. Pairs more than {charts.FAR:.0%} apart are only in the table below.",
+                 f"which a teacher is worth it. Pairs more than {charts.FAR:.0%} apart are only in the table below.",
                  _figure(charts.comparison_chart(report)), _comparisons(report)),
         _section("Learning curves", "Quality on the validation part while training; one line a seed.",
                  _figure(charts.curve_chart(report))),

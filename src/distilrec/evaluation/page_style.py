@@ -35,7 +35,7 @@ main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 72px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -0.01em; overflow-wrap: anywhere; }
 h2 { font-size: 20px; margin: 52px 0 6px; letter-spacing: -0.005em; }
 h3 { font-size: 15px; margin: 0 0 8px; font-weight: 600; }
-p { margin: 0 0 12px; max-width: 76ch; }
+p { margin: 0 0 12px; max-width: 88ch; }
 .soft, figcaption { color: var(--soft); font-size: 14px; }
 .verdict { margin: 28px 0 20px; padding: 24px 28px; border-radius: 14px; background: var(--panel);
   border-left: 6px solid var(--open); }
