@@ -17,6 +17,7 @@ from distilrec.losses.candidates import log_partition
 from distilrec.losses.cross_entropy import cross_entropy
 from distilrec.losses.kl import kl
 from distilrec.training.batches import Batch
+from distilrec.training.gather import gathered_scores
 from distilrec.training.settings import TrainSettings
 
 __all__ = ["Negatives", "objective"]
@@ -123,7 +124,7 @@ class Scores:
             student = self.all.gather(1, ids)
             log_z = (self.all / t).logsumexp(1)
         else:
-            student = torch.bmm(F.embedding(ids, self.table), self.q[:, :, None]).squeeze(2)
+            student = gathered_scores(self.q, self.table, ids)
             if self.bias is not None:
                 student = student + self.scale * self.bias[ids]
             others = self._without(ids)
