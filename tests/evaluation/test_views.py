@@ -92,6 +92,18 @@ def test_terminal(make_report) -> None:
     assert "Distill. The teacher pays off" in text and "report: out/report.html" in text
 
 
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_terminal_shows_numbers_whole(make_report, width: int) -> None:
+    """A narrow terminal has fewer columns, never half a number."""
+    report = make_report()
+    stream = io.StringIO()
+    print_report(report, console=Console(file=stream, width=width))
+    text = stream.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    assert f"{words.mean_of(report['models'][1], 'ndcg@10'):.4f}" in text
+    assert ("coverage@10" in text) == (width > 80)
+
+
 def test_page_is_whole_and_closed(make_report) -> None:
     page = Page(render_html(make_report()))
     assert page.open == []

@@ -1,0 +1,1 @@
+"""Measuring: lists, metrics, costs, comparisons, and the report with its views. Never imports torch."""

@@ -100,7 +100,7 @@ def _results(report: Mapping[str, Any]) -> str:
         gap = model["gap_closed"]
         rows.append((model["role"], [
             f'<span class="dot" style="background:var(--{model["role"]})"></span>{escape(model["name"])}'
-            f'<br><small>{_ROLES[model["role"]]}</small>',
+            f'<br><small>{_ROLES[model["role"]]}{f": {verdict}" if (verdict := model["verdict"]) else ""}</small>',
             *(_stats(model["metrics"]["test"].get(metric)) for metric in metrics),
             words.human_count(model["parameters"]), words.human_bytes(model["bytes"]),
             _latency(model["latency_ms"]),

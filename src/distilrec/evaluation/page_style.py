@@ -66,6 +66,7 @@ footer { margin-top: 56px; padding-top: 16px; border-top: 1px solid var(--line);
   font-size: 13.5px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; background: var(--panel); padding: 14px 18px;
   border-radius: 10px; }
+@media (max-width: 640px) { figure { overflow-x: auto; } figure svg { max-width: none; height: 230px; } }
 @media (max-width: 640px) { dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 8px; } }
 @media print { main { max-width: none; padding: 0; } figure, .verdict, tr { break-inside: avoid; } }
 """

@@ -23,7 +23,7 @@ def print_report(
 ) -> None:
     """Print the table, the verdict and `files` ({"report": path, ...})."""
     console = console or Console()
-    console.print(_table(report))
+    console.print(_fitting_table(report, console))
     title, sentences = words.headline(report), words.verdict_sentences(report)
     console.print(f"[{_VERDICT_STYLES.get(title, 'bold yellow')}]{title}.[/] {escape(sentences[0])}")
     for sentence in sentences[1:]:
@@ -41,20 +41,31 @@ def table_metrics(report: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([metric, *(name for name in companions if name in measured)]))
 
 
-def _table(report: Mapping[str, Any]) -> Table:
-    data, protocol, metrics = report["dataset"], report["protocol"], table_metrics(report)
+def _fitting_table(report: Mapping[str, Any], console: Console) -> Table:
+    """With as many metrics as the terminal has room for: a number is shown whole or not at all."""
+    metrics = table_metrics(report)
+    table = _table(report, metrics)
+    roomy = console.options.update(width=10_000)  # so that the measure is what the table wants, not what it gets
+    while len(metrics) > 1 and console.measure(table, options=roomy).minimum > console.width:
+        metrics = metrics[:-1]
+        table = _table(report, metrics)
+    return table
+
+
+def _table(report: Mapping[str, Any], metrics: list[str]) -> Table:
+    data, protocol = report["dataset"], report["protocol"]
     seeds = len(protocol["seeds"])
     table = Table(
         title=f"{escape(data['name'])}: {data['users']:,} users, {data['items']:,} items; test part, "
               f"{seeds} seed{'s' if seeds != 1 else ''}",
         title_justify="left",
     )
-    table.add_column("model")
-    table.add_column("role")
+    table.add_column("model", min_width=12)
+    table.add_column("role", no_wrap=True)
     for metric in metrics:
-        table.add_column(words.human_metric(metric), justify="right")
-    for name in ("parameters", "size", "latency p50", "gap closed"):
-        table.add_column(name, justify="right")
+        table.add_column(words.human_metric(metric), justify="right", no_wrap=True)
+    for name in ("params", "size", "p50", "gap\nclosed"):
+        table.add_column(name, justify="right", no_wrap=True)
     for model in report["models"]:
         values = [words.mean_of(model, metric) for metric in metrics]
         latency, gap = model["latency_ms"], model["gap_closed"]
