@@ -50,6 +50,11 @@ class SASRec(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, feedforward) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        if width != dim:
+            # The way in and the way out start as one rotation and its inverse, so that a history still resembles
+            # its items in the table's own space; with two unrelated projections text in the table is lost.
+            nn.init.orthogonal_(self.enter.weight)
+            self.leave.weight.data.copy_(self.enter.weight.data.T)
 
     def query(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:
         """[B, L] padded items -> [B, L, D], one query vector after each event. Padding on the right needs no mask

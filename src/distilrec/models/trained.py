@@ -32,6 +32,7 @@ class Trained:
     split_digest: str
     training: dict[str, Any] = field(default_factory=dict)  # seconds, steps, best, curve, losses, settings
     device: str = "cpu"
+    content: np.ndarray | None = None  # float32 [I, C], the item content it was given; not saved with it
 
     @property
     def parameters(self) -> int:

@@ -43,7 +43,9 @@ def train(
     ])
     if folder is not None and (folder / "model.json").exists():
         if read_json(folder / "model.json")["training"].get("identity") == identity:
-            return Trained.load(folder, split, device=settings.device)
+            found = Trained.load(folder, split, device=settings.device)
+            found.content = content
+            return found
     net, constructor = create(architecture, split, dict(model), content=content, seed=settings.seed)
     if start is not None:
         net.table.set_vectors(start)  # type: ignore[operator, union-attr]
@@ -57,7 +59,7 @@ def train(
         {"identity": identity, "seconds": done.seconds, "cpu_seconds": done.cpu_seconds, "steps": done.steps,
          "epochs": done.epochs, "best_epoch": done.best_epoch, "valid": {metric: done.best}, "curve": done.curve,
          "losses": dict(losses or {"cross_entropy": 1.0}), "settings": settings.model_dump(mode="json")},
-        settings.device,
+        settings.device, content,
     )
     if folder is not None:
         trained.save(folder)

@@ -1,0 +1,242 @@
+"""The public functions, one per stage, on objects in memory. The pipeline runs the same functions on a run folder."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from distilrec import models
+from distilrec.errors import DataError, KnowledgeError, RecipeError, nearest, problem
+from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.knowledge.extract import extract as extract_knowledge
+from distilrec.knowledge.store import KnowledgeStore
+from distilrec.models import MODELS, model_class
+from distilrec.models.trained import Trained
+from distilrec.teachers import TEACHERS, teacher_function
+from distilrec.training.settings import TrainSettings
+from distilrec.training.train import train
+from distilrec.types import Ranker, Split
+
+__all__ = ["BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "item_content", "teach"]
+
+BASELINES = ("popularity", "item_knn")
+
+SOFT_LABELS = {"cross_entropy": 0.2, "kl": 0.8}
+START = ("teacher", "text", "none")
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A distilled student and its control: the same model trained with the same budget but without the teacher."""
+
+    model: Trained
+    control: Trained | None
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def parameters(self) -> int:
+        return self.model.parameters
+
+
+def item_content(split: Split, encoder: str, *, cache: str | Path | None = None) -> np.ndarray:
+    """float32 [I, C]: the items' texts through a Hugging Face encoder; rows of items without text are zero.
+
+    Raises:
+        DataError: no item has a text.
+    """
+    from distilrec.data import encode_texts
+
+    texts = split.dataset.item_texts()
+    if not any(texts):
+        raise DataError(problem(f"data set {split.dataset.name!r} has no item texts", "an item table with a text column",
+                                "name it under data.items.text, or choose a teacher that needs no text"))
+    return encode_texts(texts, encoder, cache=None if cache is None else Path(cache))
+
+
+def teach(
+    name: str, split: Split, *, encoder: str | None = None, content: np.ndarray | None = None,
+    path: str | Path | None = None, seed: int = 0, folder: str | Path | None = None, metric: str = "ndcg@10",
+    seen: str = "drop", **settings: Any,
+) -> Ranker:
+    """Train a teacher, or adopt one that was made elsewhere.
+
+    Args:
+        name: a name of teachers.TEACHERS or models.MODELS.
+        encoder: read the items' texts with this language model ("all-MiniLM-L6-v2" works offline).
+        content: item vectors [I, C] of your own instead.
+        path: of `name="file"`, the Parquet file of scores or vectors.
+        settings: of the model (dim, layers, ...) or of training (epochs, learning_rate, ...), in any order.
+    Raises:
+        RecipeError: an unknown name or setting; DataError: texts are needed and missing.
+
+    >>> teacher = teach("text_sasrec", split, encoder="all-MiniLM-L6-v2", dim=128)  # doctest: +SKIP
+    """
+    known = {**MODELS, **TEACHERS}
+    if name not in known:
+        raise RecipeError(problem(f"teacher {name!r} is unknown{nearest(name, known)}", ", ".join(known)))
+    if name == "file":
+        if path is None:
+            raise RecipeError(problem("a teacher from a file needs its path", "teach('file', split, path='scores.parquet')"))
+        return teacher_function("file")(path, split, **settings)
+    architecture = "sasrec" if name == "text_sasrec" else name
+    model, training = divide(architecture, settings, seed=seed)
+    if content is None and encoder is not None:
+        content = item_content(split, encoder)
+    target = None if folder is None else Path(folder)
+    if name == "text_sasrec":
+        return teacher_function(name)(split, model, training, content=content, folder=target, metric=metric, seen=seen)
+    return train(architecture, split, model, training, name=name, content=content, folder=target, metric=metric, seen=seen)
+
+
+def extract(
+    teacher: Ranker, split: Split, *, top_k: int = 100, folder: str | Path | None = None,
+    content: np.ndarray | None = None, temperature: float = 1.0,
+) -> KnowledgeStore:
+    """Write down what a teacher knows: its top-K answer at every train decision, and its item vectors.
+
+    Without a `folder` the store goes to a temporary one, which lasts as long as the machine keeps it.
+    """
+    target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))
+    if content is None:
+        content = getattr(teacher, "content", None)
+    return extract_knowledge(teacher, split, target, top_k=top_k, content=content, temperature=temperature)
+
+
+def distill(
+    name: str, split: Split, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
+    start: str = "teacher", content: np.ndarray | None = None, control: bool = True,
+    control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
+    seed: int = 0, folder: str | Path | None = None, metric: str = "ndcg@10", seen: str = "drop", **settings: Any,
+) -> Student:
+    """Train a student on knowledge and labels, and its control on labels alone.
+
+    The control is the same model with the same settings, at least as many steps, its own early stop, and the same
+    item content: where the student's table starts from a teacher that read texts, the control's starts from the
+    principal components of the vectors of those texts.
+
+    Args:
+        start: "teacher" (projected item vectors), "text" (principal components of `content`), or "none".
+        content: item vectors [I, C]; by default those kept in the store.
+        control_settings: settings that differ for the control, for instance its own tuned dropout.
+        control_losses: the plain losses of the control; {"cross_entropy": 1.0} by default.
+        settings: of the model or of training, as in `teach`.
+    Raises:
+        RecipeError, KnowledgeError: what is asked for is unknown, or the store does not hold it.
+    """
+    if name not in MODELS:
+        raise RecipeError(problem(f"student {name!r} is unknown{nearest(name, MODELS)}", ", ".join(MODELS)))
+    if start not in START:
+        raise RecipeError(problem(f"start {start!r}{nearest(start, START)}", " | ".join(START)))
+    if content is None:
+        content = knowledge.vectors("content")
+    target = None if folder is None else Path(folder)
+    model, training = divide(name, settings, seed=seed)
+    beginning = {"teacher": knowledge.vectors("item_vectors"), "text": content, "none": None}[start]
+    if start != "none" and beginning is None:
+        kind = "item vectors of the teacher" if start == "teacher" else "item content"
+        raise KnowledgeError(problem(f"start {start!r} needs {kind}, which the store does not hold",
+                                     "start: none, or a teacher with item vectors", "change student.start"))
+    student = train(name, split, model, training, name="student", start=beginning, losses=losses or SOFT_LABELS,
+                    knowledge=knowledge, metric=metric, seen=seen, folder=target / "student" if target else None)
+    if not control:
+        return Student(student, None)
+    steps = int(student.training["steps"])
+    own, own_training = divide(name, {**settings, **(control_settings or {})}, seed=seed)
+    plain = dict(control_losses or {"cross_entropy": 1.0})
+    twin = train(name, split, own, own_training, name="control", start=content if start != "none" else None, losses=plain,
+                 metric=metric, seen=seen, min_steps=steps, folder=target / "control" if target else None)
+    return Student(student, twin)
+
+
+def export(student: Student | Trained, path: str | Path, split: Split, *, card: str | None = None) -> Any:
+    """Write the student as a bundle and open it. The bundle needs neither torch nor this data set.
+
+    Raises:
+        BundleError: ONNX and torch disagree, or the folder cannot be written; nothing is left behind.
+    """
+    from distilrec.bundle.export import export as write
+    from distilrec.bundle.runtime import load
+
+    trained = student.model if isinstance(student, Student) else student
+    write(trained.model, split, path, card=card, metadata={"student": trained.name, "architecture": trained.architecture})
+    return load(path)
+
+
+def evaluate(
+    split: Split, *, teacher: Ranker | None = None, student: Any = None, control: Any = None,
+    baselines: Sequence[str] = BASELINES, metric: str = "ndcg@10", k: Sequence[int] = (10, 20), seen: str = "drop",
+    candidates: Any = "full",
+) -> Report:
+    """Measure teacher, student, control and baselines on the test part under one protocol.
+
+    Args:
+        student: a `Student` (its control is measured too), a `Trained` model, or a bundle.
+        control: needed for a verdict where the student is only a bundle.
+    """
+    contestants = []
+    if teacher is not None:
+        contestants.append(Contestant("teacher", "teacher", [teacher], **_trained_facts([teacher])))
+    if isinstance(student, Student):
+        control, student = control or student.control, student.model
+    if student is not None:
+        contestants.append(Contestant("student", "student", [student], **_trained_facts([student])))
+    if control is not None:
+        contestants.append(Contestant("control", "control", [control], **_trained_facts([control])))
+    contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in baselines]
+    return contest(contestants, split, metric=metric, k=k, seen=seen, candidates=candidates)
+
+
+def fit_baseline(name: str, split: Split) -> Ranker:
+    """A baseline of models.BASELINES, fitted to the train part.
+
+    Raises:
+        RecipeError: no such baseline.
+    """
+    if name not in models.BASELINES:
+        raise RecipeError(problem(f"baseline {name!r} is unknown{nearest(name, models.BASELINES)}",
+                                  ", ".join(models.BASELINES)))
+    return model_class(name).fit(split)
+
+
+def _trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
+    """What training recorded, for the report: validation, seconds, learning curves."""
+    trained = [one for one in instances if isinstance(one, Trained) and one.training]
+    if not trained:
+        return {}
+    curves = [{"seed": int(one.training["settings"]["seed"]), "step": int(point["step"]),
+               "seconds": point["seconds"], "loss": point["loss"], "valid": point["valid"]}
+              for one in trained for point in one.training["curve"]]
+    return {"valid": {name: [one.training["valid"][name] for one in trained] for name in trained[0].training["valid"]},
+            "train_seconds": float(np.mean([one.training["seconds"] for one in trained])), "curves": curves}
+
+
+def divide(architecture: str, settings: Mapping[str, Any], *, seed: int = 0) -> tuple[dict[str, Any], TrainSettings]:
+    """Settings of the model and settings of training, told apart by name.
+
+    Raises:
+        RecipeError: a setting that neither has, with the nearest one that exists.
+    """
+    own = set(inspect.signature(model_class(architecture).__init__).parameters) - {"self", "n_items", "n_users", "content"}
+    training = set(TrainSettings.model_fields)
+    unknown = [name for name in settings if name not in own | training]
+    if unknown:
+        raise RecipeError("\n".join(
+            problem(f"{architecture} has no setting {name!r}{nearest(name, own | training)}",
+                    f"of the model: {', '.join(sorted(own))}; of training: {', '.join(sorted(training))}")
+            for name in unknown))
+    try:
+        chosen = TrainSettings(**{"seed": seed, **{n: v for n, v in settings.items() if n in training}})
+    except ValidationError as error:
+        lines = [problem(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}") for e in error.errors()]
+        raise RecipeError("\n".join(lines)) from error
+    return {n: v for n, v in settings.items() if n in own}, chosen

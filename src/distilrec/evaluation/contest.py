@@ -1,0 +1,145 @@
+"""All models of a run under one protocol: rank the test part once, with costs, and write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrec.errors import DataError, problem
+from distilrec.evaluation.card import write_card
+from distilrec.evaluation.cost import bundle_bytes, bundle_parameters, latency
+from distilrec.evaluation.html import write_html
+from distilrec.evaluation.metrics import evaluate_lists
+from distilrec.evaluation.rank import recommend, recommend_bundle
+from distilrec.evaluation.report import (
+    ModelResult,
+    build_report,
+    dataset_facts,
+    measure,
+)
+from distilrec.evaluation.schema import write_report
+from distilrec.evaluation.terminal import print_report
+from distilrec.progress import track
+from distilrec.types import Bundle, Ranker, Recommendations, Split
+
+__all__ = ["Contestant", "Report", "contest"]
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """One model of a run with one trained instance per seed (a baseline has one, which stands for every seed)."""
+
+    name: str
+    role: str
+    instances: Sequence[Ranker | Bundle]
+    valid: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    train_seconds: float | None = None
+    curves: Sequence[Mapping[str, Any]] = ()
+    timed: Bundle | None = None  # what latency is measured on where the instances are not bundles
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The result of a run: the JSON document, and views of it."""
+
+    document: dict[str, Any]
+
+    @property
+    def verdict(self) -> str | None:
+        """"distill", "do not distill" or "undecided"; None without a control."""
+        return next((m["verdict"] for m in self.document["models"] if m["role"] == "student"), None)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.document[key]
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=140, no_color=True)
+        with console.capture() as capture:
+            print_report(self.document, console=console)
+        return capture.get()
+
+    def save(self, out: str | Path) -> dict[str, Path]:
+        """Write OUT/report.json, OUT/report/report.html and OUT/report/card.md; returns their paths by name.
+
+        Raises:
+            MissingExtraError: the page needs the extra "report".
+        """
+        out = Path(out)
+        files = {"page": write_html(self.document, out / "report" / "report.html"),
+                 "card": write_card(self.document, out / "report" / "card.md")}
+        return {**files, "report": write_report(self.document, out / "report.json")}
+
+
+def contest(
+    contestants: Sequence[Contestant], split: Split, *, metric: str = "ndcg@10", k: Sequence[int] = (10, 20),
+    seen: str = "drop", candidates: Any = "full", seeds: Sequence[int] = (0,), recipe: str | dict[str, Any] | None = None,
+    lineage: Mapping[str, Any] | None = None, vectors: np.ndarray | None = None, requests: int = 1000,
+) -> Report:
+    """Read the test part, once, and report on every contestant.
+
+    Raises:
+        DataError: no test events, or a contestant with neither one instance nor one per seed.
+    """
+    if split.n_events("test") == 0:
+        raise DataError(problem("the split has no test events", "at least one user with a test event",
+                                "look at the counts that `distilrec prepare` printed"))
+    results = []
+    with track(sum(len(c.instances) for c in contestants), "evaluating") as progress:
+        for contestant in contestants:
+            if len(contestant.instances) not in (1, len(seeds)):
+                raise DataError(problem(f"{contestant.name!r} has {len(contestant.instances)} instances",
+                                        f"one, or one for each of {len(seeds)} seeds"))
+            results.append(_result(contestant, split, metric, k, seen, candidates, len(seeds), vectors, requests, progress))
+    protocol = {"split": split.method, "candidates": candidates, "selection": "validation", "seeds": list(seeds),
+                "k": list(k), "seen": seen}
+    return Report(build_report(
+        task="rank", recipe=recipe, dataset=dataset_facts(split), protocol=protocol, models=results, metric=metric,
+        lineage={"split_digest": split.digest, **(lineage or {})},
+    ))
+
+
+def _result(
+    one: Contestant, split: Split, metric: str, k: Sequence[int], seen: str, candidates: Any, n_seeds: int,
+    vectors: np.ndarray | None, requests: int, progress: Any,
+) -> ModelResult:
+    lists, valid = [], {name: list(values) for name, values in one.valid.items()}
+    for instance in one.instances:
+        lists.append(_ranked(instance, split, "test", max(k), seen, candidates))
+        progress.advance(1, model=one.name)
+    if metric not in valid and split.n_events("valid"):
+        name, cut = metric.split("@")
+        valid[metric] = [
+            float(np.nanmean(evaluate_lists(_ranked(i, split, "valid", int(cut), seen, "full"), split, "valid", [int(cut)])[metric]))
+            for i in one.instances
+        ]
+    repeat = n_seeds if len(lists) == 1 else 1
+    served = one.timed or next((i for i in one.instances if not isinstance(i, Ranker)), None)
+    path = getattr(served, "path", None)
+    return measure(
+        one.name, one.role, lists * repeat, split, k=k, vectors=vectors,
+        valid={name: values * (n_seeds if len(values) == 1 else 1) for name, values in valid.items()},
+        parameters=bundle_parameters(path) if path is not None else _parameters(one.instances[0]),
+        bytes=bundle_bytes(path) if path is not None else None,
+        train_seconds=one.train_seconds, curves=one.curves,
+        latency_ms=None if served is None else latency(served, split, k=10, requests=requests),
+    )
+
+
+def _ranked(instance: Any, split: Split, part: Any, k: int, seen: Any, candidates: Any) -> Recommendations:
+    """A bundle is asked itself, the thing that is served; sampled candidates need the scores of a ranker."""
+    if isinstance(instance, Ranker):
+        return recommend(instance, split, part, k, seen=seen, candidates=candidates)
+    if candidates != "full":
+        raise DataError(problem("a bundle answers over the whole catalog only", 'candidates: "full"',
+                                "measure the model itself where a protocol demands sampled candidates"))
+    return recommend_bundle(instance, split, part, k, seen=seen)
+
+
+def _parameters(instance: Any) -> int | None:
+    return getattr(instance, "parameters", None)
