@@ -1,0 +1,221 @@
+"""The HTTP face of a bundle: POST /recommend, /items/{key}/similar, /health, /metrics, /docs.
+
+The model runs in the thread of the event loop. One answer takes about 0.15 ms, and handing it to a thread pool costs
+more than it takes: see `benchmarks` in the documentation of this room for the two figures side by side.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    SerializationException,
+    ValidationException,
+)
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+
+from distilrec.bundle.config import library_version
+from distilrec.bundle.runtime import Bundle, Recommendation, load
+from distilrec.errors import BundleError, DistilrecError, problem
+from distilrec.serving.metrics import Metrics, observe
+from distilrec.serving.pages import DocsPage, start_page
+from distilrec.serving.schema import (
+    MAX_BODY_BYTES,
+    MAX_K,
+    Health,
+    Problem,
+    RecommendRequest,
+    RecommendResponse,
+    ScoredItem,
+    explain,
+)
+
+__all__ = ["create_app", "serve"]
+
+_LOG = logging.getLogger("distilrec.serving")
+_SEE = "see /docs"
+_BAD_BODY = {
+    400: ResponseSpec(Problem, description="The body is not JSON.", generate_examples=False),
+    413: ResponseSpec(Problem, description="The body is too large.", generate_examples=False),
+    422: ResponseSpec(Problem, description="The request is JSON, but not what is expected.", generate_examples=False),
+}
+_NO_ITEM = {
+    404: ResponseSpec(Problem, description="The bundle does not know this item.", generate_examples=False),
+    422: ResponseSpec(Problem, description="A parameter is out of its range.", generate_examples=False),
+}
+
+
+@post("/recommend", status_code=200, sync_to_thread=False, responses=_BAD_BODY, summary="The best next items",
+      raises=[])
+def recommend(data: RecommendRequest, state: State) -> RecommendResponse:
+    """Items after a history, best first. Items that the bundle does not know are skipped and counted; a history without any
+    known item gets the list for newcomers. Fewer than k items come back when no more are left."""
+    bundle: Bundle = state.bundle
+    if data.history is None and data.events is None and data.user is not None and not bundle.uses_users:
+        raise ValidationException("only a user is given, and this bundle does not know users")
+    try:
+        history = data.sequence()
+    except ValueError as error:
+        raise ValidationException(str(error)) from None
+    user = None if data.user is None else str(data.user)
+    answer = bundle.recommend(history, data.k, user=user, exclude=[str(key) for key in data.exclude])
+    state.metrics.unknown_events += answer.unknown
+    state.metrics.newcomers += answer.known == 0
+    return _response(bundle, answer)
+
+
+@get("/items/{key:str}/similar", sync_to_thread=False, responses=_NO_ITEM, summary="Items like this one", raises=[])
+def similar(
+    key: str, state: State,
+    k: Annotated[int, Parameter(ge=1, le=MAX_K, description="How many items to return.")] = 10,
+) -> RecommendResponse:
+    """By the cosine of the item vectors."""
+    bundle: Bundle = state.bundle
+    if key not in bundle:
+        raise NotFoundException(f"unknown item {key!r}")
+    try:
+        return _response(bundle, bundle.similar(key, k))
+    except BundleError as error:
+        raise NotFoundException(str(error).splitlines()[0]) from None
+
+
+@get("/health", sync_to_thread=False, summary="Is it up, and what does it serve", raises=[])
+def health(state: State) -> Health:
+    """Answers 200 as soon as the bundle is loaded."""
+    bundle: Bundle = state.bundle
+    return Health("ok", bundle.digest, bundle.name, library_version(), round(time.monotonic() - state.started, 3),
+                  bundle.n_items, bundle.parameters, str(bundle.config.get("created", "")))
+
+
+@get("/metrics", sync_to_thread=False, media_type=MediaType.TEXT, summary="Counts and times for Prometheus", raises=[])
+def metrics(state: State) -> str:
+    """Prometheus text format."""
+    bundle: Bundle = state.bundle
+    labels = {"bundle": bundle.digest, "name": bundle.name, "version": library_version()}
+    return state.metrics.text(labels, time.monotonic() - state.started)
+
+
+@get("/", sync_to_thread=False, media_type=MediaType.HTML, include_in_schema=False)
+def start(state: State) -> str:
+    return start_page(state.bundle)
+
+
+def create_app(bundle: Bundle) -> Litestar:
+    """The application around a loaded bundle, without a server; state holds `bundle`, `metrics` and `started`."""
+    counts = Metrics()
+    app = Litestar(
+        route_handlers=[recommend, similar, health, metrics, start],
+        state=State({"bundle": bundle, "metrics": counts, "started": time.monotonic()}),
+        request_max_body_size=MAX_BODY_BYTES,
+        # Bytes that are no UTF-8 and brackets nested without end leave the JSON decoder as they are.
+        exception_handlers={
+            HTTPException: _http_problem, SerializationException: _bad_json, UnicodeDecodeError: _bad_json,
+            RecursionError: _bad_json, Exception: _fault,
+        },
+        openapi_config=OpenAPIConfig(
+            title=f"distilrec: {bundle.name}", version=library_version(), path="/docs", render_plugins=[DocsPage()],
+            description="A small recommender that was taught by a large one.",
+        ),
+        logging_config=None,
+    )
+    app.asgi_handler = observe(app.asgi_handler, counts)
+    return app
+
+
+def serve(path: str | Path, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve the bundle at `path` until SIGINT or SIGTERM; requests under way are finished first (10 s at most).
+
+    port: 0 takes a free one; the first line of the log says which.
+
+    Raises BundleError for a damaged bundle and DistilrecError for an address that cannot be taken.
+    """
+    started = time.perf_counter()
+    bundle = load(path)
+    app = create_app(bundle)
+    listener = _listen(host, port)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10, lifespan="on")
+    shown = f"[{host}]" if ":" in host else host
+    _LOG.info(
+        "serving %s (%s, %d items, %d parameters, digest %s) on http://%s:%d after %.2f s; stop with Ctrl-C",
+        bundle.path, bundle.name, bundle.n_items, bundle.parameters, bundle.digest[:12], shown,
+        listener.getsockname()[1], time.perf_counter() - started,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn has shut down in good order, and raises the signal again
+        _LOG.info("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol must be named: asyncio turns Nagle's delay (40 ms an answer) off only for sockets that say TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise DistilrecError(problem(
+            f"cannot listen on {host}:{port}: {error}", "a free port and an address of this machine",
+            "choose another --port, or stop what runs there",
+        )) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _response(bundle: Bundle, answer: Recommendation) -> RecommendResponse:
+    items = [ScoredItem(key, score, bundle.title(key)) for key, score in answer]
+    return RecommendResponse(items, answer.known, answer.unknown)
+
+
+def _http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    if isinstance(error, ValidationException):
+        extra = error.extra if isinstance(error.extra, list) else []
+        if any(e.get("message") == "'data'" for e in extra):  # litestar's way of saying that there was no body
+            return _bad_json(request, ValueError("it is empty"))
+        places = [("body" if e.get("key") in (None, "data") else e["key"], e["message"]) for e in extra]
+        faults = "; ".join(f"{place}: {message}" for place, message in places) or error.detail
+        return _answer(422, explain(faults), "the fields and limits of this route")
+    if isinstance(error, RequestEntityTooLarge):
+        return _answer(413, "the body is too large", f"at most {MAX_BODY_BYTES:,} bytes", "send the latest events only")
+    if isinstance(error, MethodNotAllowedException):
+        return _answer(405, f"{request.method} {request.url.path}", "another method", headers=error.headers)
+    if isinstance(error, NotFoundException):
+        seen = error.detail if error.detail.startswith("unknown item") else f"nothing at {request.url.path}"
+        return _answer(404, seen, "an item key or a route that exists")
+    if isinstance(error, ClientException):
+        return _bad_json(request, error)
+    return _answer(error.status_code, error.detail, "a request as documented")
+
+
+def _bad_json(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    cause = error.__cause__ or error
+    return _answer(400, f"the body cannot be read: {cause}"[:300], "a JSON object")
+
+
+def _fault(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    """Anything that nobody foresaw: the whole story goes to the log, none of it to the caller."""
+    _LOG.error("fault while answering %s %s", request.method, request.url.path, exc_info=error)
+    return _answer(500, "a fault of the server", "an answer", "tell the operator; the log has the details")
+
+
+def _answer(
+    status: int, seen: str, expected: str, do: str = _SEE, headers: dict[str, str] | None = None
+) -> Response[Problem]:
+    return Response(Problem(status, seen, expected, do), status_code=status, media_type=MediaType.JSON, headers=headers)
