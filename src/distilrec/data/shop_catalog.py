@@ -85,7 +85,7 @@ class Catalog:
 
 
 def make_catalog(rng: np.random.Generator, count: int) -> Catalog:
-    """Items in collections: a brand, a main category with its accessory, and a theme of tags shared by 3 to 9 pieces."""
+    """Items in collections: a brand, a main category with its accessory, and a theme of tags for 3 to 9 pieces."""
     shuffle = rng.permutation(count)  # ids tell nothing
     sizes = rng.integers(3, 10, size=count // 3 + 1)
     collection = np.repeat(np.arange(len(sizes)), sizes)[:count]
@@ -175,7 +175,7 @@ def make_people(
     favorites = rng.choice(len(CATEGORIES), p=demand / demand.sum(), size=(count, 2, 2))
     steady = rng.random(count) < 0.3
     favorites[steady, 1] = favorites[steady, 0]
-    kept = rng.random(count) < 0.5
+    kept = ~steady & (rng.random(count) < 0.5)
     favorites[kept, 1, 1] = favorites[kept, 0, 0]
     taste = rng.standard_normal((count, len(TAGS)))
     maker = catalog.space["brand"][rng.integers(len(BRANDS), size=count)]

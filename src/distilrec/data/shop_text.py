@@ -53,7 +53,7 @@ MATERIALS = ("steel", "oak", "linen", "bamboo", "glass", "wool", "copper", "canv
 COLORS = ("sand", "moss", "slate", "rust", "ivory", "plum", "teal", "coal", "lemon", "rose")
 FILLERS = (
     "Arrives in a plain box.", "Wipe clean with a cloth.", "Two years of guarantee.", "Assembled in small batches.",
-    "Spare parts are available.", "A favorite of our staff.", "New in the shop this year.", "Comes with a short manual.",
+    "Spare parts are available.", "A favorite of our staff.", "New in the shop.", "Comes with a short manual.",
 )
 REVIEW_OPENINGS = (
     ("Sent it back", "A disappointment", "Broke within days", "Would not buy again", "Not what was promised"),

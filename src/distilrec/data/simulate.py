@@ -61,7 +61,7 @@ class Shop:
         return digest_arrays(*parts, *(array for _, array in self.truth._arrays()))
 
     def clicks(self) -> pl.DataFrame:
-        """The positive events of the rank task: user_id, item_id, timestamp, rating, purchased, dwell, one per click."""
+        """The positive events of the rank task, one per click: user and item, timestamp, rating, purchased, dwell."""
         bought = self.interactions.filter(pl.col("event") == "purchase").select(
             "user_id", "item_id", "rating", purchased=pl.lit(True)
         )
