@@ -73,7 +73,7 @@ def test_compression() -> None:
 
 
 class Sleeper:
-    """A bundle that waits 2 ms, and 20 ms on every twentieth request; waiting costs no CPU."""
+    """A bundle that waits 200 ms at first, then 2 ms, and 20 ms on every twentieth request; waiting costs no CPU."""
 
     def __init__(self) -> None:
         self.asked: list[Histories] = []
@@ -85,7 +85,7 @@ class Sleeper:
         self.asked.append(histories)
         if hasattr(os, "sched_getaffinity"):
             self.cores |= os.sched_getaffinity(0)
-        time.sleep(0.02 if len(self.asked) % 20 == 0 else 0.002)
+        time.sleep(0.2 if len(self.asked) <= 2 else 0.02 if len(self.asked) % 20 == 0 else 0.002)
         return Recommendations(histories.users, np.zeros((1, k), np.int32), np.zeros((1, k), np.float32))
 
 
@@ -95,7 +95,7 @@ def test_latency_of_single_requests(make_split) -> None:
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     times = latency(bundle, split, k=3, requests=60, warm_up=5, seed=1)
     assert set(times) == {"p50", "p99", "cpu_p50", "cpu_p99"}
-    assert 2.0 <= times["p50"] < 15.0 and times["p99"] >= 19.0
+    assert 2.0 <= times["p50"] < 15.0 and 150.0 > times["p99"] >= 19.0, "the warm-up is not counted"
     assert times["cpu_p50"] < times["p50"], "waiting is not work"
     assert len(bundle.asked) == 65 and all(len(one) == 1 for one in bundle.asked)
     # real test histories: train and validation events of a user with a test part

@@ -75,7 +75,7 @@ def recommend(
     seen: Seen = "drop",
     candidates: Candidates = "full",
     seed: int = 0,
-    memory_mb: float = 256,
+    memory_mb: float = 64,
 ) -> Recommendations:
     """The k best items for each query of `split.queries(part)`, in batches of at most `memory_mb` MB of scores.
 
@@ -83,7 +83,8 @@ def recommend(
         the history can then not be hit. "keep" leaves them in.
     candidates: "full", or {"sampled": n}: the targets and n sampled items that are neither targets nor in the
         history, the same for every ranker (they depend on `seed` and the user alone).
-    memory_mb: bound on one batch of scores (float32 [B, I]); what the ranker itself uses comes on top.
+    memory_mb: bound on one batch of scores (float32 [B, I]); what the ranker itself uses comes on top. More is not
+        faster: large arrays are given back to the system and cleared anew for every batch.
 
     Raises DataError for NaN scores, scores of a wrong shape, or options that do not exist.
     """
@@ -182,7 +183,7 @@ def _check_options(seen: str, candidates: Candidates, memory_mb: float) -> int:
     if seen not in ("drop", "keep"):
         raise DataError(problem(f"seen: {seen!r}", "'drop' or 'keep'"))
     if memory_mb <= 0:
-        raise DataError(problem(f"memory_mb: {memory_mb}", "a number above 0", "256 is the default"))
+        raise DataError(problem(f"memory_mb: {memory_mb}", "a number above 0", "64 is the default"))
     if candidates == "full":
         return 0
     if isinstance(candidates, Mapping) and set(candidates) == {"sampled"}:
