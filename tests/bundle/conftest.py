@@ -1,3 +1,3 @@
-from conftest_bundle import bundle, bundle_path, split, student
+from bundle_world import bundle, bundle_path, split, student
 
 __all__ = ["bundle", "bundle_path", "split", "student"]

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest_bundle import ITEMS, build_split, shuffle_weights
+from bundle_world import ITEMS, build_split, shuffle_weights
 from torch import nn
 
 from distilrec.bundle.export import export

@@ -1,0 +1,3 @@
+from bundle_world import bundle, bundle_path, split, student
+
+__all__ = ["bundle", "bundle_path", "split", "student"]
