@@ -48,7 +48,7 @@ def build_dataset(
     table = None if items is None else _keyed(items, "item_id")
     item_keys, item_codes = _encode(interactions["item_id"], table["item_id"] if table is not None and keep_cold_items else None)
     order = _order(interactions, user_codes)
-    taken = interactions.select(pl.exclude("user_id", "item_id"))[order]
+    taken = interactions[order]
     arrays = Interactions(
         user_codes[order], item_codes[order], _weights(taken), _timestamps(taken),
         {"split": _split_codes(taken["split"])} if "split" in taken.columns else {},

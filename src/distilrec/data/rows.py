@@ -148,7 +148,7 @@ def _times(column: pl.Series, file: str) -> tuple[pl.Series, pl.Series, pl.Serie
     if numbers.dtype.is_float():
         numbers = numbers.fill_nan(None)
     if column.dtype == pl.String and numbers.null_count() * 2 > column.null_count() + column.len():
-        numbers = column.str.to_datetime(strict=False, time_unit="us").dt.epoch("us")
+        numbers = _dates(column)
         return (numbers // 1_000_000).alias("timestamp"), numbers.alias("_fine"), numbers.is_null() & column.is_not_null()
     median = numbers.median()
     scale = next((scale for bound, scale, _ in _UNITS if isinstance(median, int | float) and abs(median) >= bound), 1)
@@ -157,3 +157,11 @@ def _times(column: pl.Series, file: str) -> tuple[pl.Series, pl.Series, pl.Serie
     divisor = scale if numbers.dtype.is_integer() or scale > 1 else 1_000_000
     seconds = (fine // divisor) if divisor > 1 else fine
     return seconds.alias("timestamp"), fine.alias("_fine"), fine.is_null() & column.is_not_null()
+
+
+def _dates(column: pl.Series) -> pl.Series:
+    """Microseconds since 1970 of dates as text; null where there is no date."""
+    try:
+        return column.str.to_datetime(strict=False, time_unit="us").dt.epoch("us")
+    except pl.exceptions.ComputeError:  # not one of them has the form of a date
+        return pl.repeat(None, column.len(), dtype=pl.Int64, eager=True)

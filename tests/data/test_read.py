@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import gzip
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distilrec.data.read import LINE, read_raw, read_table
+from distilrec.errors import DataError
+
+ROWS = [{"user_id": "a", "item_id": 1, "rating": 2.5}, {"user_id": "b", "item_id": 2, "rating": 4.0}]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".jsonl.gz"])
+def test_every_format_gives_the_same_table(tmp_path, suffix):
+    frame, path = pl.DataFrame(ROWS), tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        frame.write_parquet(path)
+    else:
+        separator = "\t" if ".tsv" in suffix else ","
+        text = frame.write_ndjson() if "json" in suffix else frame.write_csv(separator=separator)
+        path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
+    assert read_table(path).rows(named=True) == ROWS
+    assert read_table(path, ["rating", "user_id"]).columns == ["rating", "user_id"]
+
+
+def test_missing_column_names_the_nearest(tmp_path):
+    pl.DataFrame({"userid": [1], "item_id": [2]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="lacks the column 'user_id', did you mean 'userid'"):
+        read_table(tmp_path / "t.parquet", ["user_id"])
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet", "t.tsv"])
+def test_empty_file(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match="is empty"):
+        read_table(tmp_path / name)
+
+
+def test_header_without_rows_is_empty(tmp_path):
+    (tmp_path / "t.csv").write_text("user_id,item_id\n")
+    with pytest.raises(DataError, match="is empty"):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("kept", [10, 0.5, -4])
+def test_truncated_parquet(tmp_path, kept):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"user_id": range(1000)}).write_parquet(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:int(len(data) * kept)] if isinstance(kept, float) else data[:kept])
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read_table(path)
+
+
+def test_truncated_gzip(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"user_id,item_id\n" + b"1,2\n" * 1000)[:-12])
+    with pytest.raises(DataError, match="not a whole gzip"):
+        read_table(path)
+
+
+def test_unknown_suffix_and_missing_file(tmp_path):
+    (tmp_path / "t.xlsx").write_text("x")
+    with pytest.raises(DataError, match="unknown suffix"):
+        read_table(tmp_path / "t.xlsx")
+    with pytest.raises(DataError, match="no file"):
+        read_table(tmp_path / "nothing.csv")
+
+
+def test_bad_lines_keep_the_good_ones_and_their_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("user_id,item_id\n1,2\n3,4,5\n6,7\n")
+    table = read_raw(tmp_path / "t.csv")
+    assert table.frame.rows() == [("1", "2", 2), ("6", "7", 4)]
+    assert table.bad.select("line", "reason").rows() == [(3, "3 cells, expected 2")]
+    (tmp_path / "t.jsonl").write_text('{"user_id": 1}\n{"user_id":\n\n[1]\n{"user_id": 2}\n')
+    table = read_raw(tmp_path / "t.jsonl")
+    assert table.frame.select("user_id", LINE).rows() == [(1, 1), (2, 5)]
+    assert table.bad["line"].to_list() == [2, 4]
+    with pytest.raises(DataError, match="2 bad lines"):
+        read_table(tmp_path / "t.jsonl")
+
+
+def test_python_literals_of_2014_are_read_as_data(tmp_path):
+    (tmp_path / "t.json").write_text("{'asin': 'A', 'title': \"it's\"}\n{'asin': __import__('os')}\n")
+    table = read_raw(tmp_path / "t.json")
+    assert table.frame.select("asin", "title").rows() == [("A", "it's")]
+    assert table.bad["line"].to_list() == [2]
+
+
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=8), st.integers(-10, 10**12)), min_size=1, max_size=20))
+def test_json_lines_round_trip(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("json") / "t.jsonl"
+    path.write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in rows))
+    assert read_table(path, ["a", "b"]).rows() == rows
