@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bundle_world import ITEMS, build_split, shuffle_weights
 from torch import nn
 
+from bundle_world import ITEMS, build_split, shuffle_weights
 from distilrec.bundle.export import export
 from distilrec.bundle.runtime import load
 from distilrec.errors import BundleError
@@ -123,10 +123,15 @@ def test_the_raw_graph_keeps_its_contract(bundle_path: Path, student: nn.Module)
     history = np.array([[4, 9, -1], [7, -1, -1], [-1, -1, -1]])
     feed = {"history": history, "exclude": np.array([[82, -1], [-1, -1], [0, 1]]), "k": np.array([ITEMS])}
     items, scores, vector = (np.asarray(out) for out in session.run(None, feed))
-    assert items.dtype == np.int64 and scores.dtype == vector.dtype == np.float32 and vector.shape == (3, 8)
-    assert items[0, -1] == -1 and np.isneginf(scores[0, -1]) and 82 not in items[0]
+    assert items.dtype == np.int64
+    assert scores.dtype == vector.dtype == np.float32
+    assert vector.shape == (3, 8)
+    assert items[0, -1] == -1
+    assert np.isneginf(scores[0, -1])
+    assert 82 not in items[0]
     assert sorted(items[1]) == list(range(ITEMS))  # padding of `exclude` bans nothing, the last item least of all
-    assert sorted(items[2])[:2] == [-1, -1] and not {0, 1} & set(items[2].tolist())
+    assert sorted(items[2])[:2] == [-1, -1]
+    assert not {0, 1} & set(items[2].tolist())
     np.testing.assert_allclose(vector[2], student.table.start.numpy(), atol=1e-6)
 
 
@@ -137,7 +142,8 @@ def test_config_says_what_goes_in_and_out(bundle_path: Path, split: Split) -> No
                                    "vocabulary": "items.json", "default": -1, "required": True}
     assert [o["name"] for o in config["outputs"]] == ["items", "scores", "vector"]
     assert (config["schema"], config["task"], config["student"], config["seen"]) == (1, "rank", "small", "drop")
-    assert config["dataset"]["digest"] == split.dataset.digest and config["metadata"] == {"seed": 3}
+    assert config["dataset"]["digest"] == split.dataset.digest
+    assert config["metadata"] == {"seed": 3}
     assert json.loads((bundle_path / "items.json").read_text()) == list(split.dataset.item_keys)
     assert json.loads((bundle_path / "titles.json").read_text())[:2] == [None, "Title <1>"]
     assert (bundle_path / "card.md").read_text() == "# World\n"
@@ -192,14 +198,16 @@ def test_popularity_is_a_bundle_too(split: Split, tmp_path: Path) -> None:
     keys = [f"item-{item}" for item in ranked]
     assert bundle.recommend([], 5).items == keys[:5]
     assert bundle.recommend([keys[0], "?"], 5).items == keys[1:6]
-    assert bundle.parameters == ITEMS + 1 and bundle.name == "popularity"
+    assert bundle.parameters == ITEMS + 1
+    assert bundle.name == "popularity"
     with pytest.raises(BundleError, match="no item vectors"):
         bundle.similar("item-1")
 
 
 def test_one_item_and_one_user(tmp_path: Path) -> None:
     split = build_split(1, 1)
-    bundle = load(export(shuffle_weights(GRU4Rec(1, dim=2, max_length=3)), split, tmp_path / "b", card=None, metadata={}))
+    model = shuffle_weights(GRU4Rec(1, dim=2, max_length=3))
+    bundle = load(export(model, split, tmp_path / "b", card=None, metadata={}))
     assert bundle.recommend([], 10).items == ["item-0"]
     assert bundle.recommend(["item-0"], 10).items == []
     assert bundle.similar("item-0", 3).items == []

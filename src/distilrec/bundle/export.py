@@ -35,13 +35,13 @@ _TOLERANCE = 1e-4
 
 
 def export(
-    model: nn.Module | Trained | Popularity, split: Split, path: str | Path, *, card: str | None, metadata: Mapping[str, Any],
-    seen: str = "drop",
+    model: nn.Module | Trained | Popularity, split: Split, path: str | Path, *, card: str | None,
+    metadata: Mapping[str, Any], seen: str = "drop",
 ) -> Path:
     """Write `model` as a bundle at `path` and return it.
 
-    model: a module with the contract of models/ (`last`, `item_vectors`, `item_bias`, `max_length`, `uses_users`), such a
-        module with its name (Trained), or Popularity.
+    model: a module with the contract of models/ (`last`, `item_vectors`, `item_bias`, `max_length`, `uses_users`),
+        such a module with its name (Trained), or Popularity.
     split: the data that the model was trained on; gives the vocabularies, the titles and the digest.
     card: text of card.md, or None.
     metadata: further JSON for config.json; its "student" is the name that the bundle goes by.
@@ -51,8 +51,8 @@ def export(
     int64 [1] (1..I) and, for models that know users, `user` int64 [B] (-1 unknown); it gives `items` int64 [B, k],
     `scores` float32 [B, k] and `vector` float32 [B, D]. Equal scores: the smaller internal id first.
 
-    Raises BundleError, with nothing written, if the model does not fit the split, holds NaN, or if ONNX Runtime does not
-    reproduce its scores and its lists on random histories of several lengths and batch sizes.
+    Raises BundleError, with nothing written, if the model does not fit the split, holds NaN, or if ONNX Runtime does
+    not reproduce its scores and its lists on random histories of several lengths and batch sizes.
     """
     metadata = dict(metadata)
     if seen not in ("drop", "keep"):
@@ -91,12 +91,14 @@ def export(
 class _Body(nn.Module):
     """history [B, L] padded with -1 (and user [B]) -> vector [B, D]: the part of the graph that torch exports."""
 
-    def __init__(self, model: nn.Module) -> None:
+    model: Any  # the contract of models/, which nn.Module does not declare
+
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self.uses_users = bool(getattr(model, "uses_users", False))
-        self.n_items = int(getattr(model, "n_items"))
-        self.max_length = int(getattr(model, "max_length"))
+        self.n_items = int(model.n_items)
+        self.max_length = int(model.max_length)
 
     def forward(self, history: Tensor, user: Tensor | None = None) -> Tensor:
         valid = history >= 0
@@ -113,9 +115,10 @@ class _Constant(nn.Module):
     def __init__(self, scores: np.ndarray) -> None:
         super().__init__()
         self.n_items = len(scores)
+        self.scores: Tensor
         self.register_buffer("scores", torch.as_tensor(scores, dtype=torch.float32)[:, None])
 
-    def last(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:
+    def last(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:  # noqa: ARG002
         return (lengths[:, None] >= 0).float()
 
     def item_vectors(self) -> Tensor:
@@ -125,7 +128,7 @@ class _Constant(nn.Module):
         return None
 
 
-def _folded(model: nn.Module) -> nn.Module:
+def _folded(model: Any) -> nn.Module:
     """A copy on the CPU, in eval mode, whose item tables no longer compute vectors from content: they hold them."""
     for name in ("last", "item_vectors", "item_bias", "n_items", "max_length"):
         if not hasattr(model, name):
@@ -157,10 +160,7 @@ def _to_onnx(body: _Body) -> onnx.ModelProto:
     recurrent = any(isinstance(module, nn.RNNBase) for module in body.modules())
     try:
         with _quiet_exporter(), torch.inference_mode():
-            if recurrent:
-                graph = _trace(body, arguments, names)
-            else:
-                graph = _capture(body, arguments, names)
+            graph = _trace(body, arguments, names) if recurrent else _capture(body, arguments, names)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise BundleError(problem(
             f"{type(body.model).__name__} cannot be written as ONNX: {str(error).strip().splitlines()[0]}",
@@ -188,7 +188,8 @@ def _trace(body: _Body, arguments: tuple[Tensor, ...], names: list[str]) -> onnx
     axes = {"history": {0: "B", 1: "L"}, "user": {0: "B"}, "vector": {0: "B"}}
     buffer = io.BytesIO()
     torch.onnx.export(
-        body, arguments, buffer, dynamo=False, opset_version=_OPSET_RECURRENT, input_names=names,
+        body, arguments, buffer, dynamo=False,  # pyright: ignore[reportArgumentType]
+        opset_version=_OPSET_RECURRENT, input_names=names,
         output_names=["vector"], dynamic_axes={name: axes[name] for name in (*names, "vector")},
     )
     return onnx.load_from_string(buffer.getvalue())
@@ -284,8 +285,8 @@ def _config(
     return {
         "schema": SCHEMA, "task": "rank", "student": str(metadata.pop("student", type(body.model).__name__.lower())),
         "inputs": inputs,
-        "outputs": [{"name": "items", "head": "next", "space": "id"}, {"name": "scores", "head": "next", "space": "logit"},
-                    {"name": "vector", "head": "next", "space": "vector"}],
+        "outputs": [{"name": name, "head": "next", "space": space}
+                    for name, space in (("items", "id"), ("scores", "logit"), ("vector", "vector"))],
         "graphs": {"rank": GRAPH}, "seen": seen, "max_length": body.max_length,
         "items": split.n_items, "parameters": parameters,
         # where in the graph file the scoring table lies, so that similar items need no second copy of it

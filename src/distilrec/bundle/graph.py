@@ -23,12 +23,12 @@ def add_ranking(body: onnx.ModelProto, vectors: np.ndarray, bias: np.ndarray | N
     graph = body.graph
     table, rows = _table(graph, vectors)
 
-    def constant(name: str, value: np.ndarray) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, f"rank.{name}"))
+    def constant(name: str, value: np.ndarray | np.generic) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"rank.{name}"))
         return f"rank.{name}"
 
     def node(op: str, inputs: list[str], outputs: list[str], **attributes: int) -> None:
-        graph.node.append(helper.make_node(op, inputs, outputs, **attributes))
+        graph.node.append(helper.make_node(op, inputs, outputs, **attributes))  # pyright: ignore[reportArgumentType]
 
     operands = ["vector", table]
     if bias is not None:
@@ -51,13 +51,15 @@ def add_ranking(body: onnx.ModelProto, vectors: np.ndarray, bias: np.ndarray | N
 
 
 def _table(graph: onnx.GraphProto, vectors: np.ndarray) -> tuple[str, int]:
-    """(name, rows) of an initializer that starts with `vectors` and has at least one more row; made if there is none."""
+    """(name, rows) of an initializer that starts with `vectors` and has more rows than they; made if there is none."""
     n, dim = vectors.shape
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and tensor.dims[1] == dim:
-            if tensor.dims[0] > n and np.array_equal(numpy_helper.to_array(tensor)[:n], vectors):
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))  # as raw bytes
-                return tensor.name, int(tensor.dims[0])
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2:
+            continue
+        held = numpy_helper.to_array(tensor)
+        if held.shape[0] > n and held.shape[1] == dim and np.array_equal(held[:n], vectors):
+            tensor.CopyFrom(numpy_helper.from_array(held, tensor.name))  # as raw bytes
+            return tensor.name, len(held)
     padded = np.concatenate([vectors, np.zeros((1, dim), dtype=np.float32)])
     graph.initializer.append(numpy_helper.from_array(padded, "rank.table"))
     return "rank.table", n + 1

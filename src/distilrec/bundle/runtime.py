@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # pyright: ignore[reportAttributeAccessIssue]
 
 from distilrec.bundle import config as folder
 from distilrec.errors import BundleError, DataError, problem
@@ -197,7 +197,8 @@ class Bundle:
         Raises DataError if the bundle does not know the item, BundleError if its student has no item vectors.
         """
         if item not in self._ids:
-            raise DataError(problem(f"unknown item {item!r}", f"one of the {self.n_items} item keys of {self.path.name}"))
+            known = f"one of the {self.n_items} item keys of {self.path.name}"
+            raise DataError(problem(f"unknown item {item!r}", known))
         number, count = self._ids[item], int(self._k(k)[0])
         cosine = self._directions @ self._directions[number]
         cosine[number] = -np.inf

@@ -1,7 +1,8 @@
 """The HTTP face of a bundle: POST /recommend, /items/{key}/similar, /health, /metrics, /docs.
 
-The model runs in the thread of the event loop. One answer takes about 0.15 ms, and handing it to a thread pool costs
-more than it takes: see `benchmarks` in the documentation of this room for the two figures side by side.
+The model runs in the thread of the event loop. One answer takes about 0.15 ms of it, and handing that to a thread pool
+costs more: 0.74 against 0.48 ms of CPU a request, 0.76 against 0.56 ms of median wall time (12,101 items, width 32,
+50 events, one connection). A catalog so large that an answer takes tens of milliseconds would turn this round.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from distilrec.bundle.config import library_version
 from distilrec.bundle.runtime import Bundle, Recommendation, load
@@ -62,9 +63,9 @@ _NO_ITEM = {
 
 @post("/recommend", status_code=200, sync_to_thread=False, responses=_BAD_BODY, summary="The best next items",
       raises=[])
-def recommend(data: RecommendRequest, state: State) -> RecommendResponse:
-    """Items after a history, best first. Items that the bundle does not know are skipped and counted; a history without any
-    known item gets the list for newcomers. Fewer than k items come back when no more are left."""
+def recommend(data: JSONBody[RecommendRequest], state: State) -> RecommendResponse:
+    """Items after a history, best first. Items that the bundle does not know are skipped and counted; a history without
+    any known item gets the list for newcomers. Fewer than k items come back when no more are left."""
     bundle: Bundle = state.bundle
     if data.history is None and data.events is None and data.user is not None and not bundle.uses_users:
         raise ValidationException("only a user is given, and this bundle does not know users")
@@ -81,8 +82,8 @@ def recommend(data: RecommendRequest, state: State) -> RecommendResponse:
 
 @get("/items/{key:str}/similar", sync_to_thread=False, responses=_NO_ITEM, summary="Items like this one", raises=[])
 def similar(
-    key: str, state: State,
-    k: Annotated[int, Parameter(ge=1, le=MAX_K, description="How many items to return.")] = 10,
+    key: FromPath[str], state: State,
+    k: Annotated[int, QueryParameter(ge=1, le=MAX_K, description="How many items to return.")] = 10,
 ) -> RecommendResponse:
     """By the cosine of the item vectors."""
     bundle: Bundle = state.bundle
@@ -204,7 +205,7 @@ def _http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     return _answer(error.status_code, error.detail, "a request as documented")
 
 
-def _bad_json(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+def _bad_json(_request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     cause = error.__cause__ or error
     return _answer(400, f"the body cannot be read: {cause}"[:300], "a JSON object")
 

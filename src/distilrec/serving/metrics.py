@@ -45,7 +45,8 @@ class Metrics:
         for (method, route, status), n in sorted(self.requests.items()):
             labels = {"method": method, "route": route, "status": str(status)}
             lines.append(f"distilrec_requests_total{_labels(labels)} {n}")
-        lines += ["# HELP distilrec_request_seconds Wall time of a request.", "# TYPE distilrec_request_seconds histogram"]
+        lines.append("# HELP distilrec_request_seconds Wall time of a request.")
+        lines.append("# TYPE distilrec_request_seconds histogram")
         for route, buckets in sorted(self.buckets.items()):
             total = 0
             for bound, n in zip((*map(str, _BOUNDS), "+Inf"), buckets, strict=True):

@@ -19,9 +19,11 @@ __all__ = ["DocsPage", "start_page"]
 
 _STYLE = """<style>
 body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#1c2330;background:#fff}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}code,pre{font:14px/1.45 ui-monospace,monospace;background:#f3f5f8}
+h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
+code,pre{font:14px/1.45 ui-monospace,monospace;background:#f3f5f8}
 pre{padding:.8rem;overflow:auto;border-radius:6px}code{padding:.1rem .3rem;border-radius:4px}a{color:#0b57b7}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d9dee6;vertical-align:top}
+table{border-collapse:collapse;width:100%}
+td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d9dee6;vertical-align:top}
 </style>"""
 
 
@@ -31,7 +33,7 @@ class DocsPage(OpenAPIRenderPlugin):
     def __init__(self) -> None:
         super().__init__(path="/", favicon="")
 
-    def render(self, request: Request, openapi_schema: dict[str, Any]) -> bytes:
+    def render(self, request: Request, openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
         schemas = openapi_schema.get("components", {}).get("schemas", {})
         info = openapi_schema["info"]
         parts = [f"<h1>{escape(info['title'])}</h1><p>{escape(info.get('description') or '')}</p>",
@@ -76,7 +78,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if parameters := operation.get("parameters"):
         rows = "".join(
             f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p['in'])}</td>"
-            f"<td>{_kind(p.get('schema', {}))}</td><td>{escape(p.get('description') or '')}</td></tr>" for p in parameters
+            f"<td>{_kind(p.get('schema', {}))}</td><td>{escape(p.get('description') or '')}</td></tr>"
+            for p in parameters
         )
         out.append(f"<table><tr><th>parameter</th><th>in</th><th>kind</th><th></th></tr>{rows}</table>")
     for media in (operation.get("requestBody") or {}).get("content", {}).values():
