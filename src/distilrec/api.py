@@ -24,7 +24,8 @@ from distilrec.training.settings import TrainSettings
 from distilrec.training.train import train
 from distilrec.types import Ranker, Split
 
-__all__ = ["BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "item_content", "teach"]
+__all__ = ["BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "fit_baseline", "item_content", "teach",
+           "trained_facts"]
 
 BASELINES = ("popularity", "item_knn")
 
@@ -185,13 +186,13 @@ def evaluate(
     """
     contestants = []
     if teacher is not None:
-        contestants.append(Contestant("teacher", "teacher", [teacher], **_trained_facts([teacher])))
+        contestants.append(Contestant("teacher", "teacher", [teacher], **trained_facts([teacher])))
     if isinstance(student, Student):
         control, student = control or student.control, student.model
     if student is not None:
-        contestants.append(Contestant("student", "student", [student], **_trained_facts([student])))
+        contestants.append(Contestant("student", "student", [student], **trained_facts([student])))
     if control is not None:
-        contestants.append(Contestant("control", "control", [control], **_trained_facts([control])))
+        contestants.append(Contestant("control", "control", [control], **trained_facts([control])))
     contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in baselines]
     return contest(contestants, split, metric=metric, k=k, seen=seen, candidates=candidates)
 
@@ -208,7 +209,7 @@ def fit_baseline(name: str, split: Split) -> Ranker:
     return model_class(name).fit(split)
 
 
-def _trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
+def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
     """What training recorded, for the report: validation, seconds, learning curves."""
     trained = [one for one in instances if isinstance(one, Trained) and one.training]
     if not trained:

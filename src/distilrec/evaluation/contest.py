@@ -95,7 +95,8 @@ def contest(
             if len(contestant.instances) not in (1, len(seeds)):
                 raise DataError(problem(f"{contestant.name!r} has {len(contestant.instances)} instances",
                                         f"one, or one for each of {len(seeds)} seeds"))
-            results.append(_result(contestant, split, metric, k, seen, candidates, len(seeds), vectors, requests, progress))
+            results.append(_result(contestant, split, metric, k, seen, candidates, len(seeds), vectors, requests,
+                                   progress))
     protocol = {"split": split.method, "candidates": candidates, "selection": "validation", "seeds": list(seeds),
                 "k": list(k), "seen": seen}
     return Report(build_report(
@@ -114,11 +115,9 @@ def _result(
         progress.advance(1, model=one.name)
     if metric not in valid and split.n_events("valid"):
         name, cut = metric.split("@")
-        valid[metric] = [
-            float(np.nanmean(evaluate_lists(_ranked(i, split, "valid", int(cut), seen, "full"), split, "valid", [int(cut)])[metric]))
-            for i in one.instances
-        ]
-    repeat = n_seeds if len(lists) == 1 else 1
+        ranked = [_ranked(instance, split, "valid", int(cut), seen, "full") for instance in one.instances]
+        valid[metric] = [float(np.nanmean(evaluate_lists(r, split, "valid", [int(cut)])[metric])) for r in ranked]
+    repeat = n_seeds if len(lists) == 1 else 1  # a baseline is the same for every seed
     served = one.timed or next((i for i in one.instances if not isinstance(i, Ranker)), None)
     path = getattr(served, "path", None)
     return measure(

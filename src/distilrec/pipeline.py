@@ -1,0 +1,289 @@
+"""The whole job on a run folder, one short function per stage: reading this file is reading the architecture.
+
+    OUT/recipe.yaml          the recipe as it was run, every default written out
+    OUT/data/                the split                                       prepare
+    OUT/teachers/seed-S/     teacher weights                                 teach
+    OUT/knowledge/seed-S/    what the teacher knows                          extract
+    OUT/students/seed-S/     student and control, and both as bundles        distill, export
+    OUT/bundle/              the student to serve                            export
+    OUT/report.json, OUT/report/                                             evaluate
+
+Every stage recognizes its own finished work by digest and then has nothing to do, so a killed run goes on where it
+stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrec import __version__, api
+from distilrec.data import load_split, prepare, save_split, simulate_shop
+from distilrec.errors import DataError, KnowledgeError, problem
+from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.files import atomic_folder, digest_file, digest_json, read_json, write_json
+from distilrec.knowledge.store import KnowledgeStore
+from distilrec.models.trained import Trained
+from distilrec.recipe import Recipe
+from distilrec.recipe_yaml import dump_recipe
+from distilrec.teachers.ensemble import Ensemble
+from distilrec.training.settings import TrainSettings
+from distilrec.types import Ranker, Split
+
+__all__ = ["STAGES", "run", "run_stage"]
+
+Say = Callable[[str], None]
+
+
+def run(recipe: Recipe, out: Path, *, say: Say = print) -> Report:
+    """All stages in turn; returns the report."""
+    out = Path(out)
+    dump_recipe(recipe, out / "recipe.yaml")
+    split = stage_prepare(recipe, out, say=say)
+    for stage in (stage_teach, stage_extract, stage_distill, stage_export):
+        stage(recipe, out, split, say=say)
+    return stage_evaluate(recipe, out, split, say=say)
+
+
+def run_stage(name: str, recipe: Recipe, out: Path, *, say: Say = print) -> Any:
+    """One stage; it reads what the stages before it left in `out`."""
+    out = Path(out)
+    if name == "prepare":
+        dump_recipe(recipe, out / "recipe.yaml")
+        return stage_prepare(recipe, out, say=say)
+    return STAGES[name](recipe, out, load_split(out / "data"), say=say)
+
+
+def stage_prepare(recipe: Recipe, out: Path, *, say: Say = print) -> Split:
+    """Read, clean, split; or open what an earlier run left, if neither recipe nor files changed."""
+    folder, mark = out / "data", out / "data" / "manifest.json"
+    identity = digest_json([recipe.data.model_dump(mode="json"), recipe.split, _inputs(recipe)])
+    stamp = out / "data.json"
+    if mark.exists() and stamp.exists() and read_json(stamp)["identity"] == identity:
+        split = load_split(folder)
+        say(f"prepare: nothing to do, {_describe(split)} in {folder}")
+        return split
+    split = prepare_split(recipe, out)
+    save_split(split, folder)
+    write_json(stamp, {"identity": identity, "split": split.digest})
+    dropped = {**split.dataset.counts, **split.counts}
+    say(f"prepare: {_describe(split)} -> {folder}")
+    for reason, count in dropped.items():
+        if count:
+            say(f"  {reason}: {count:,}")
+    return load_split(folder)
+
+
+def stage_teach(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> list[Ranker]:
+    """Train (or adopt) one teacher for each seed."""
+    teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
+    for seed, teacher in zip(recipe.seeds, teachers, strict=True):
+        say(f"teach: seed {seed}: {teacher.name}, {teacher.parameters:,} parameters{_validation(teacher)}")
+    return teachers
+
+
+def stage_extract(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> list[KnowledgeStore]:
+    """Write down what each teacher knows."""
+    stores = []
+    for seed in recipe.seeds:
+        teacher = teacher_of(recipe, out, split, seed)
+        store = api.extract(teacher, split, top_k=recipe.knowledge.top_k, folder=out / "knowledge" / f"seed-{seed}",
+                            content=content_of(recipe, split), temperature=recipe.knowledge.temperature)
+        size = sum(entry["bytes"] for entry in store.manifest["signals"].values())
+        say(f"extract: seed {seed}: {size / 1e6:.1f} MB -> {store.folder}")
+        stores.append(store)
+    return stores
+
+
+def stage_distill(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> list[api.Student]:
+    """Train student and control for each seed, on settings that both chose by validation in equally many trials."""
+    chosen = _tune(recipe, out, split, say)
+    students = []
+    for seed in recipe.seeds:
+        student = _distill(recipe, out / "students" / f"seed-{seed}", out, split, seed, *chosen)
+        say(f"distill: seed {seed}: student{_validation(student.model)}; control{_validation(student.control)}")
+        students.append(student)
+    return students
+
+
+def stage_export(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> Path:
+    """Bundles of every student and control; the student that validated best is copied to OUT/bundle."""
+    best, best_value = None, -np.inf
+    for seed in recipe.seeds:
+        for role in ("student", "control"):
+            folder = out / "students" / f"seed-{seed}"
+            if (folder / role / "model.json").exists():
+                _export(Trained.load(folder / role, split), folder / f"{role}.bundle", split, recipe)
+        value = next(iter(read_json(out / "students" / f"seed-{seed}" / "student" / "model.json")["training"]["valid"].values()))
+        if value > best_value:
+            best, best_value = out / "students" / f"seed-{seed}" / "student.bundle", value
+    if best is None:
+        raise KnowledgeError(problem(f"{out} holds no trained student", do="run `distilrec distill` first"))
+    with atomic_folder(out / "bundle") as temporary:
+        shutil.copytree(best, temporary, dirs_exist_ok=True)
+    say(f"export: {best.parent.name} validated best -> {out / 'bundle'}")
+    return out / "bundle"
+
+
+def stage_evaluate(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> Report:
+    """Read the test part, once, for every model of the run; write the report."""
+    from distilrec.bundle.runtime import load
+
+    settings, seeds = recipe.evaluate, recipe.seeds
+    teachers = [teacher_of(recipe, out, split, seed) for seed in seeds]
+    contestants = [Contestant("teacher", "teacher", teachers, **api.trained_facts(teachers))]
+    for role in ("student", "control"):
+        folders = [out / "students" / f"seed-{seed}" for seed in seeds]
+        models = [Trained.load(folder / role, split) for folder in folders]
+        served = [load(folder / f"{role}.bundle") for folder in folders]
+        exported = settings.candidates == "full"
+        contestants.append(Contestant(role, role, served if exported else models, timed=served[0],
+                                      **api.trained_facts(models)))
+    contestants += [Contestant(n, "baseline", [api.fit_baseline(n, split)]) for n in settings.baselines]
+    report = contest(
+        contestants, split, metric=settings.metric, k=settings.k, seen=settings.seen, candidates=settings.candidates,
+        seeds=seeds, recipe=recipe.name, lineage=lineage(recipe, out, split),
+    )
+    files = report.save(out)
+    say(str(report))
+    for name, path in files.items():
+        say(f"{name}: {path}")
+    return report
+
+
+def prepare_split(recipe: Recipe, out: Path) -> Split:
+    """The split that a recipe describes, from its files or from the simulated shop."""
+    data = recipe.data
+    source: Any = data.path
+    if data.shop is not None:
+        source = out / "shop"
+        simulate_shop(**data.shop.model_dump()).write(source)
+    if source is None:
+        raise DataError(problem("the recipe names no data", "a file or a folder",
+                                "give --data DIR, or set data.path (data.shop for the built-in data)"))
+    return prepare(source, items=data.items, users=data.users, columns=data.columns, layout=data.layout,
+                   text=tuple(data.text), clean=data.clean, split=dict(recipe.split), name=recipe.name)
+
+
+def teacher_of(recipe: Recipe, out: Path, split: Split, seed: int) -> Ranker:
+    """The teacher of one seed: trained, loaded if it was trained before, or read from its file."""
+    section, folder = recipe.teacher, out / "teachers" / f"seed-{seed}"
+    if section.model == "file":
+        return api.teach("file", split, path=section.path, **section.settings)
+    content = content_of(recipe, split)
+    members = [
+        api.teach(section.model, split, content=content, folder=folder / f"member-{i}" if section.copies > 1 else folder,
+                  metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
+                  **{**section.settings, **_training(section.train, recipe, seed + 1000 * i)})
+        for i in range(section.copies)
+    ]
+    return members[0] if section.copies == 1 else Ensemble(members, name="teacher")
+
+
+def content_of(recipe: Recipe, split: Split) -> np.ndarray | None:
+    """The items' texts through the recipe's encoder, read from the cache after the first time."""
+    if recipe.text is None:
+        return None
+    return api.item_content(split, recipe.text.encoder, cache=cache_folder())
+
+
+def cache_folder() -> Path:
+    """Where text vectors are kept between runs: DISTILREC_CACHE, or the user's cache folder."""
+    if "DISTILREC_CACHE" in os.environ:
+        return Path(os.environ["DISTILREC_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distilrec"
+
+
+def lineage(recipe: Recipe, out: Path, split: Split) -> dict[str, Any]:
+    """From data to report: versions, digests, machine, seconds of every model."""
+    import platform
+
+    stores = {f"seed-{seed}": KnowledgeStore(out / "knowledge" / f"seed-{seed}", split).digest for seed in recipe.seeds}
+    return {
+        "distilrec": __version__, "python": platform.python_version(), "machine": platform.machine(),
+        "cores": os.cpu_count(), "recipe_digest": digest_json(recipe.model_dump(mode="json")), "knowledge": stores,
+        "bundle": digest_file(out / "bundle" / "digests.json") if (out / "bundle" / "digests.json").exists() else None,
+        "dropped": {**split.dataset.counts, **split.counts},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _training(train: TrainSettings, recipe: Recipe, seed: int) -> dict[str, Any]:
+    return {**dict(train), "device": recipe.device, "seed": seed}
+
+
+def _distill(
+    recipe: Recipe, folder: Path | None, out: Path, split: Split, seed: int, own: Mapping[str, Any],
+    of_control: Mapping[str, Any],
+) -> api.Student:
+    """Student and control of one seed, with the settings that tuning chose."""
+    section = recipe.student
+    settings = {**section.settings, **_training(section.train, recipe, seed)}
+    store = KnowledgeStore(out / "knowledge" / f"seed-{seed}", split)
+    control = {**recipe.control.settings, **recipe.control.train, **of_control}
+    return api.distill(
+        section.model, split, store, losses=section.losses, start=section.start, content=content_of(recipe, split),
+        control_settings=control, control_losses=recipe.control.losses, folder=folder,
+        metric=recipe.evaluate.metric, seen=recipe.evaluate.seen, **{**settings, **own},
+    )
+
+
+def _tune(recipe: Recipe, out: Path, split: Split, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(settings of the student, settings of the control) that validated best on the first seed."""
+    trials, seed = recipe.tune, recipe.seeds[0]
+    if not trials.student:
+        return {}, {}
+    best: dict[str, tuple[float, dict[str, Any]]] = {}
+    for index, (own, of_control) in enumerate(zip(trials.student, trials.control, strict=True)):
+        pair = _distill(recipe, out / "students" / "trials" / str(index), out, split, seed, own, of_control)
+        for role, model, settings in (("student", pair.model, own), ("control", pair.control, of_control)):
+            value = model.training["valid"][recipe.evaluate.metric] if model is not None else -np.inf
+            if role not in best or value > best[role][0]:
+                best[role] = (value, settings)
+        say(f"tune: trial {index + 1} of {len(trials.student)}: student{_validation(pair.model)}; "
+            f"control{_validation(pair.control)}")
+    write_json(out / "students" / "tuned.json", {role: {"valid": v, "settings": s} for role, (v, s) in best.items()})
+    return best["student"][1], best["control"][1]
+
+
+def _export(trained: Trained, folder: Path, split: Split, recipe: Recipe) -> None:
+    """Write a bundle, unless the one there was made from these very weights."""
+    stamp = folder.with_suffix(".json")
+    if folder.exists() and stamp.exists() and read_json(stamp)["weights"] == trained.digest:
+        return
+    card = (f"# {recipe.name}: {trained.name}\n\n{trained.parameters:,} parameters, {trained.architecture}, validated "
+            f"{trained.training['valid']}.\nMade by distilrec {__version__} from data set {split.dataset.digest[:12]}.\n")
+    api.export(trained, folder, split, card=card)
+    write_json(stamp, {"weights": trained.digest})
+
+
+def _inputs(recipe: Recipe) -> list[str]:
+    """Digests of every input file, so that changed data are seen."""
+    paths = [Path(p) for p in (recipe.data.path, recipe.data.items, recipe.data.users) if p is not None]
+    files = [f for path in paths for f in (sorted(path.glob("*")) if path.is_dir() else [path]) if f.is_file()]
+    return [f"{file.name}:{digest_file(file)}" for file in files]
+
+
+def _describe(split: Split) -> str:
+    parts = " + ".join(f"{split.n_events(part):,} {part}" for part in ("train", "valid", "test"))
+    return f"{split.n_users:,} users, {split.n_items:,} items, {parts} events"
+
+
+def _validation(model: Any) -> str:
+    training = getattr(model, "training", None)
+    if not training:
+        return ""
+    (metric, value), = training["valid"].items()
+    return f", {metric} {value:.4f} on validation, {training['seconds']:.0f} s"
+
+
+STAGES: Mapping[str, Callable[..., Any]] = {
+    "teach": stage_teach, "extract": stage_extract, "distill": stage_distill, "export": stage_export,
+    "evaluate": stage_evaluate,
+}
