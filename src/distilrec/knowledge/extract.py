@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def open_key(split: Split, users: np.ndarray) -> np.ndarray:
     return len(split.items) + np.asarray(users, dtype=np.int64)
 
 
-def decisions(split: Split, *, max_length: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def decisions(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(keys, users, history start, history stop), each [N], rising by key.
 
     Every train event that has a train event before it, and the open decision after each user's last one. Nothing
@@ -34,8 +35,6 @@ def decisions(split: Split, *, max_length: int | None = None) -> tuple[np.ndarra
     all_users = np.concatenate([users[inside], last.astype(np.int32)])
     stop = np.concatenate([keys[inside], split.bounds[last, 1]])
     start = np.concatenate([first[inside], split.bounds[last, 0]])
-    if max_length is not None:
-        start = np.maximum(start, stop - max_length)
     return np.concatenate([keys[inside], open_key(split, last)]), all_users, start, stop
 
 
@@ -46,7 +45,7 @@ def extract(
     """Write the teacher's top-K log-probabilities at every train decision, and its item vectors if it has any.
 
     A killed extraction starts again at its first missing part; a finished store of the same teacher, split and K is
-    opened as it is.
+    opened as it is. Both need a teacher with a `digest` that changes with its answers: without one all is made anew.
 
     Args:
         top_k: K; capped by the number of items.
@@ -60,8 +59,8 @@ def extract(
     keyed = getattr(teacher, "keyed", "event")  # a file of scores per user knows nothing of single events
     identity = {
         "dataset_digest": split.dataset.digest, "split_digest": split.digest, "teacher": teacher.name,
-        "teacher_digest": getattr(teacher, "digest", None), "top_k": top_k, "part_rows": part_rows,
-        "temperature": temperature, "key": keyed,
+        "teacher_digest": getattr(teacher, "digest", None) or secrets.token_hex(16), "top_k": top_k,
+        "part_rows": part_rows, "temperature": temperature, "key": keyed,
         "content": None if content is None else digest_arrays(np.ascontiguousarray(content)),
     }
     if (folder / "manifest.json").exists():
@@ -130,11 +129,16 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
     top = scores.max(axis=1)
     if not np.isfinite(top).all():
         row = int(np.flatnonzero(~np.isfinite(top))[0])
-        raise KnowledgeError(problem(f"the teacher's scores of row {row} are {top[row]}",
-                                     "finite numbers (or -inf for items it does not know)", "mend the teacher's output"))
-    ids = np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k] if top_k < scores.shape[1] else \
-        np.repeat(np.arange(scores.shape[1])[None], len(scores), axis=0)
-    ids = np.sort(ids, axis=1)
+        raise KnowledgeError(problem(f"the best score that the teacher gives in row {row} is {top[row]}",
+                                     "finite numbers (or -inf for items it does not know)",
+                                     "mend the teacher's output"))
+    width = scores.shape[1]
+    kth = np.partition(scores, width - top_k, axis=1)[:, width - top_k, None]
+    passing = scores >= kth
+    for row in np.flatnonzero(passing.sum(axis=1) > top_k):  # of those that tie for the last places the smaller ids
+        tied = np.flatnonzero(scores[row] == kth[row])
+        passing[row, tied[top_k - int((scores[row] > kth[row]).sum()):]] = False
+    ids = np.nonzero(passing)[1].reshape(len(scores), top_k)
     kept = np.take_along_axis(scores, ids, axis=1)
     order = np.argsort(-kept, axis=1, kind="stable")
     ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(kept, order, axis=1)
@@ -144,8 +148,10 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
 
 
 def _item_vectors(teacher: Any) -> np.ndarray | None:
-    """[I, D] if the teacher has vectors; a file of scores has none."""
-    if not hasattr(teacher, "item_vectors") or getattr(teacher, "keyed", "event") == "user":
+    """[I, D] if the teacher has vectors; a file of scores and an ensemble of such have none."""
+    if not hasattr(teacher, "item_vectors") or not getattr(teacher, "vector_members", True):
+        return None
+    if getattr(teacher, "keyed", "event") == "user" and not hasattr(teacher, "vector_members"):
         return None
     return teacher.item_vectors()
 

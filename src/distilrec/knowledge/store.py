@@ -28,6 +28,7 @@ from distilrec.types import Signal, Split
 __all__ = ["SCHEMA", "KnowledgeStore", "StoreWriter", "map_file"]
 
 SCHEMA = 1
+_AGAIN = "delete the store and run `distilrec extract` again"
 
 
 class KnowledgeStore:
@@ -55,10 +56,10 @@ class KnowledgeStore:
         for name, entry in self.manifest["signals"].items():
             path = self.folder / entry["file"]
             if not path.exists():
-                raise KnowledgeError(problem(f"{path} is missing", do="run `distilrec extract` again"))
+                raise KnowledgeError(problem(f"{path} is missing", do=_AGAIN))
             if verify and digest_file(path) != entry["sha256"]:
                 raise KnowledgeError(problem(f"{path} has changed since it was written",
-                                             f"SHA-256 {entry['sha256']}", "run `distilrec extract` again"))
+                                             f"SHA-256 {entry['sha256']}", _AGAIN))
             self._arrays[name] = map_file(path)
 
     @property
@@ -106,8 +107,7 @@ class KnowledgeStore:
             raise KnowledgeError(problem(
                 f"the store {self.folder} says nothing about {int((~found).sum())} of {len(keys)} decisions "
                 f"(first key {int(keys[~found][0])})",
-                "a store that covers every train event", "extract with the same split and a max_length not below "
-                "the student's",
+                "the decisions of the split it was extracted from", "open the store with the split you train on",
             ))
         return rows
 
@@ -176,12 +176,13 @@ def map_file(path: Path) -> dict[str, np.ndarray]:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(size))
     except (struct.error, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise KnowledgeError(problem(f"{path} is not a whole safetensors file", do="run `distilrec extract` again")) from error
+        raise KnowledgeError(problem(f"{path} is not a whole safetensors file", do=_AGAIN)) from error
+    header.pop("__metadata__", None)
+    if path.stat().st_size < 8 + size + max((entry["data_offsets"][1] for entry in header.values()), default=0):
+        raise KnowledgeError(problem(f"{path} is cut off", do=_AGAIN))
     kinds = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4"}
     arrays = {}
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
         begin = 8 + size + entry["data_offsets"][0]
         arrays[name] = np.memmap(path, dtype=kinds[entry["dtype"]], mode="r", offset=begin, shape=tuple(entry["shape"]))
     return arrays
@@ -201,7 +202,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} holds {'an unfinished' if running else 'no'} knowledge store", "manifest.json",
             "run `distilrec extract`" + (" again: it goes on where it stopped" if running else ""),
         ))
-    manifest = read_json(path)
+    try:
+        manifest = read_json(path)
+    except ValueError as error:
+        raise KnowledgeError(problem(f"{path} is not JSON ({error})", do=_AGAIN)) from error
     if manifest.get("schema") != SCHEMA:
         raise KnowledgeError(problem(f"{path} has schema {manifest.get('schema')!r}", f"schema {SCHEMA}",
                                      "extract again with this version of distilrec"))

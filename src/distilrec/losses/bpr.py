@@ -9,7 +9,7 @@ __all__ = ["bpr"]
 
 
 def bpr(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Mean of -log sigmoid(s_positive - s_negative) over the negatives: [B].
+    """Mean of -log sigmoid(s_positive - s_negative) over the N negatives: [B].
 
     Args:
         positive: [B]; negatives: [B, N], -inf entries (collisions with the true item) count as 0 loss.

@@ -21,5 +21,6 @@ def log_partition(negatives: Tensor, *positives: Tensor, log_expected: Tensor | 
     """
     if isinstance(log_expected, Tensor):
         negatives, log_expected = negatives - log_expected, None
-    parts = [negatives.logsumexp(1) - (log_expected or 0.0)] + [p if p.dim() == 1 else p.logsumexp(1) for p in positives]
-    return torch.stack(parts).logsumexp(0)
+    sampled = negatives.logsumexp(1) - (log_expected or 0.0)
+    certain = [score if score.dim() == 1 else score.logsumexp(1) for score in positives]
+    return torch.stack([sampled, *certain]).logsumexp(0)

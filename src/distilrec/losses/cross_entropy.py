@@ -19,13 +19,19 @@ def cross_entropy(
         positive: [B] score of the true item.
         log_partition: [B] log of the sum of exp over all candidates, the true item among them. With sampled
             candidates it must be corrected by their log-probability of being drawn (see `log_partition`).
-        mean_score: [B] mean score of the candidates, needed only with label smoothing.
+        mean_score: [B] mean score of the candidates (of the catalog, estimated, where they are sampled), needed only
+            with label smoothing.
         label_smoothing: e in [0, 1), the mass spread evenly over the candidates.
+
+    Raises:
+        ValueError: label smoothing without a mean score.
 
     Source: Bengio & Senécal, "Quick training of probabilistic neural nets by importance sampling", AISTATS 2003,
     for the sampled form; Klenitskiy & Vasilev, RecSys 2023, for its strength in sequential recommendation;
     Szegedy et al., CVPR 2016, for label smoothing.
     """
-    if label_smoothing == 0.0 or mean_score is None:
+    if label_smoothing == 0.0:
         return log_partition - positive
+    if mean_score is None:
+        raise ValueError("label smoothing needs the mean score of the candidates")
     return log_partition - torch.lerp(positive, mean_score, label_smoothing)

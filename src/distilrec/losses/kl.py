@@ -20,7 +20,7 @@ def kl(
         student: [B, K] the student's scores of those items.
         teacher: [B, K] the teacher's logits of them.
         temperature: t, a number or [B]. The factor t^2 keeps the gradient's scale independent of t.
-        mask: bool [B, K], False where an item is to be left out.
+        mask: bool [B, K], False where an item is to be left out; a row without any item costs nothing.
         log_partition: [B], Z over *all* of the student's candidates at this temperature, so that the student is
             also told that the items which the teacher did not keep are worse. None: Z over the K items alone.
         mass: [B], the share of the teacher's probability that the K items hold. Given (with a `log_partition`),
@@ -44,8 +44,9 @@ def kl(
         log_p = log_p + held.log()[:, None]
         log_rest = torch.log1p(-torch.exp((kept - log_z).clamp(max=-1e-6)))
         rest_term = (1 - held) * (torch.log1p(-held) - log_rest)
-    p = log_p.exp()
     # 0 * log 0 = 0: entries that the mask or a -inf logit removed contribute nothing, and no NaN gradient
-    log_ratio = torch.where(p > 0, log_p - student + log_z[:, None], 0.0)
+    kept_by_teacher = log_p > -torch.inf  # also False for the NaN of a row that is masked as a whole
+    p = torch.where(kept_by_teacher, log_p.exp(), 0.0)
+    log_ratio = torch.where(kept_by_teacher, log_p - student + log_z[:, None], 0.0)
     scale = temperature**2
     return scale * ((p * log_ratio).sum(1) + rest_term)

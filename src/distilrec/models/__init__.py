@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from typing import Any
 
 from distilrec.errors import RecipeError, nearest, problem
 
-__all__ = ["BASELINES", "MODELS", "model_class"]
+__all__ = ["BASELINES", "MODELS", "model_class", "model_settings"]
 
 MODELS = {
     "sasrec": "distilrec.models.sasrec:SASRec",
@@ -35,3 +36,9 @@ def model_class(name: str) -> Any:
         raise RecipeError(problem(f"model {name!r} is unknown{nearest(name, table)}", ", ".join(table)))
     module, _, attribute = table[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def model_settings(name: str) -> list[str]:
+    """The constructor arguments that a recipe may set; what the data decide is not among them."""
+    given = {"self", "n_items", "n_users", "content"}
+    return [argument for argument in inspect.signature(model_class(name).__init__).parameters if argument not in given]

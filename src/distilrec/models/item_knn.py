@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from distilrec.files import digest_arrays
 from distilrec.types import Histories, Split
 
 __all__ = ["ItemKNN"]
@@ -44,6 +45,11 @@ class ItemKNN:
         shape = (len(histories), self._similarity.shape[0])
         history = sparse.csr_array((weights, (rows, histories.items)), shape=shape)
         return (history @ self._similarity).toarray().astype(np.float32)
+
+    @property
+    def digest(self) -> str:
+        matrix = self._similarity
+        return digest_arrays(matrix.data, matrix.indices, matrix.indptr, str(self.decay))
 
     @property
     def parameters(self) -> int:

@@ -35,7 +35,7 @@ class ItemTable(nn.Module):
                                         " | ".join(CONTENT_USES)))
         if content is not None and len(content) != n_items:
             raise TrainingError(problem(f"content of shape {content.shape}", f"one row for each of {n_items} items"))
-        self.n_items, self.dim = n_items, dim
+        self.n_items, self.dim, self.scale = n_items, dim, scale
         only_content = content is not None and content_use == "only"
         # The last two rows are padding and mask token; with content alone they are all the rows there are.
         self.weight = nn.Parameter(torch.randn(2 if only_content else n_items + 2, dim) * scale)
@@ -45,7 +45,7 @@ class ItemTable(nn.Module):
         self.register_buffer("content", None)
         self.project: nn.Module | None = None
         if content is not None and content_use == "start":
-            self.set_vectors(content, scale=scale)
+            self.set_vectors(content)
         elif content is not None:
             self.content = torch.as_tensor(content, dtype=torch.float32)
             self.project = nn.Sequential(
@@ -67,20 +67,24 @@ class ItemTable(nn.Module):
         return F.embedding(items, torch.cat([self.vectors(), self.weight[-2:]]))
 
     @torch.no_grad()
-    def set_vectors(self, vectors: np.ndarray, *, scale: float = 0.02) -> None:
-        """Start the id table from [I, C] vectors: their first D principal directions, rescaled.
+    def set_vectors(self, vectors: np.ndarray) -> None:
+        """Start the id table from [I, C] vectors: their first D principal directions, scaled like a random start.
 
         Rows of zeros (items without content) keep their random start.
         """
-        if len(self.weight) == 2:
+        if self.project is not None and len(self.weight) == 2:
             raise TrainingError(problem("the item table holds no id vectors to start", "content_use: start | add"))
+        if len(vectors) != self.n_items or not np.isfinite(vectors).all():
+            holes = int((~np.isfinite(vectors)).sum())
+            raise TrainingError(problem(f"start vectors of shape {np.shape(vectors)}, {holes} numbers NaN or infinite",
+                                        f"one finite row for each of {self.n_items} items"))
         x = torch.as_tensor(np.asarray(vectors, dtype=np.float32))
         known = x.abs().sum(1) > 0
         if x.shape[1] > self.dim:
             x = principal(x, known, self.dim)
         elif x.shape[1] < self.dim:
             x = F.pad(x, (0, self.dim - x.shape[1]))
-        x = x * (scale / x[known].pow(2).mean().sqrt().clamp(min=1e-12))
+        x = x * (self.scale / x[known].pow(2).mean().sqrt().clamp(min=1e-12))
         rows = known.nonzero().squeeze(1)
         self.weight[rows] = x[rows].to(self.weight)
 

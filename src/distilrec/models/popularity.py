@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from distilrec.files import digest_arrays
 from distilrec.types import Histories, Split
 
 __all__ = ["Popularity"]
@@ -23,6 +24,10 @@ class Popularity:
     def scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         return np.repeat(self._scores[None], len(histories), axis=0)
+
+    @property
+    def digest(self) -> str:
+        return digest_arrays(self._scores)
 
     @property
     def parameters(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distilrec.errors import TrainingError, problem
 from distilrec.models.items import ItemTable
 
 __all__ = ["SASRec"]
@@ -42,6 +43,9 @@ class SASRec(nn.Module):
     ) -> None:
         super().__init__()
         width = hidden or dim
+        if width % heads:
+            raise TrainingError(problem(f"{heads} heads for a width of {width}", "a width that the heads divide",
+                                        "change `heads`, `dim` or `hidden`"))
         self.n_items, self.dim, self.max_length = n_items, dim, max_length
         self.table = ItemTable(n_items, dim, content=content, content_use=content_use, bias=bias)
         self.enter = nn.Linear(dim, width, bias=False) if width != dim else nn.Identity()

@@ -14,7 +14,7 @@ from torch import nn
 
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
 from distilrec.files import atomic_folder, digest_arrays, digest_file, read_json, write_json
-from distilrec.models import model_class
+from distilrec.models import model_class, model_settings
 from distilrec.models.histories import pad
 from distilrec.types import Histories, Split
 
@@ -45,6 +45,11 @@ class Trained:
         weights = self.model.state_dict()
         return digest_arrays(*(weights[name].detach().cpu().numpy() for name in sorted(weights)))
 
+    @property
+    def score_scale(self) -> float:
+        """What training multiplied the dot product with: only so scaled are the scores logits."""
+        return float(self.training.get("settings", {}).get("score_scale", 1.0))
+
     @torch.inference_mode()
     def vectors(self, histories: Histories) -> np.ndarray:
         """float32 [B, D], the query vectors after the given histories."""
@@ -57,8 +62,8 @@ class Trained:
 
     @torch.inference_mode()
     def scores(self, histories: Histories) -> np.ndarray:
-        """float32 [B, I]; rows of like length are computed together."""
-        table = self.model.item_vectors().float()
+        """float32 [B, I], the logits of the softmax that training fitted; rows of like length are computed together."""
+        table = self.model.eval().item_vectors().float()
         bias = self.model.item_bias()
         out = np.empty((len(histories), self.model.n_items), dtype=np.float32)
         order = np.argsort(histories.lengths, kind="stable")
@@ -67,7 +72,7 @@ class Trained:
             part = Histories.of([histories.items[histories.offsets[r] : histories.offsets[r + 1]] for r in rows],
                                 histories.users[rows])
             scores = torch.as_tensor(self.vectors(part), device=self.device) @ table.T
-            out[rows] = (scores if bias is None else scores + bias).cpu().numpy()
+            out[rows] = (scores if bias is None else scores + bias).mul(self.score_scale).cpu().numpy()
         return out
 
     @torch.inference_mode()
@@ -119,13 +124,14 @@ def create(
         RecipeError: a setting that the architecture does not have.
     """
     cls = model_class(architecture)
-    known = inspect.signature(cls.__init__).parameters
+    parameters = inspect.signature(cls.__init__).parameters
+    known = [name for name in parameters if name not in ("self", "n_items", "n_users", "content")]
     for name in settings:
         if name not in known:
             raise RecipeError(problem(f"{architecture} has no setting {name!r}{nearest(name, known)}",
-                                      ", ".join(n for n in known if n not in ("self", "n_items", "n_users", "content"))))
+                                      ", ".join(known)))
     full = {"n_items": split.n_items, **settings}
-    if "n_users" in known:
+    if "n_users" in parameters:
         full["n_users"] = split.n_users
     torch.manual_seed(seed)
     return cls(**full, **({} if content is None else {"content": content})), full

@@ -1,7 +1,7 @@
 """Whatever can teach: trained models, the text model, files made elsewhere, ensembles.
 
-`TEACHERS` maps the name used in a recipe to a function
-`(split, settings, train, *, content, folder, name, metric, seen) -> Ranker`; any name of models.MODELS works too.
+`TEACHERS` maps the name used in a recipe to what makes the teacher, each with arguments of its own; any name of
+models.MODELS is a teacher too. All of them give a `types.Ranker` with a `digest` that changes with its answers.
 """
 
 from __future__ import annotations

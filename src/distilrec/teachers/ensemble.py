@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distilrec.errors import DataError, problem
 from distilrec.files import digest_json
 from distilrec.types import Histories, Ranker
 
@@ -17,13 +18,25 @@ class Ensemble:
     """Scores by the weighted mean of its members' log-softmax: the geometric mean of what they believe
     (Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, section 1).
 
-    Log-probabilities make members of unlike scale comparable; a member cannot win by shouting.
+    Log-probabilities make members of unlike scale comparable; a member cannot win by shouting. An item that one member
+    rules out (-inf) is ruled out.
+
+    Raises:
+        DataError: no members, or weights that are not one positive number for each.
     """
 
-    def __init__(self, members: Sequence[Ranker], *, weights: Sequence[float] | None = None, name: str = "ensemble") -> None:
+    def __init__(
+        self, members: Sequence[Ranker], *, weights: Sequence[float] | None = None, name: str = "ensemble"
+    ) -> None:
         self.name = name
         self.members = list(members)
         shares = np.ones(len(self.members)) if weights is None else np.asarray(weights, dtype=float)
+        if not self.members or shares.shape != (len(self.members),) or not (shares > 0).all():
+            raise DataError(problem(f"an ensemble of {len(self.members)} members with weights {shares.tolist()}",
+                                    "one positive weight for each member"))
+        # a member that knows users but no single events leaves the whole without an answer by event
+        self.keyed = "user" if any(getattr(member, "keyed", "event") == "user" for member in self.members) else "event"
+        self.vector_members: list[Any] = [member for member in self.members if _has_vectors(member)]
         self.weights = shares / shares.sum()
 
     def scores(self, histories: Histories) -> np.ndarray:
@@ -42,12 +55,27 @@ class Ensemble:
 
     @property
     def digest(self) -> str:
-        return digest_json([[getattr(m, "digest", m.name) for m in self.members], self.weights.tolist()])
+        """Empty, which is no digest, where a member has none."""
+        digests = [getattr(member, "digest", "") for member in self.members]
+        return digest_json([digests, self.weights.tolist()]) if all(digests) else ""
 
     def item_vectors(self) -> np.ndarray:
         """float32 [I, sum of D]: the members' tables side by side, each scaled to unit mean square.
 
-        Good for starting a student: its principal components are what the members agree upon.
+        Good for starting a student: its principal components are what the members agree upon. Members without
+        vectors are left out.
+
+        Raises:
+            DataError: no member has vectors.
         """
-        tables: list[Any] = [m.item_vectors() for m in self.members if hasattr(m, "item_vectors")]  # type: ignore[attr-defined]
+        if not self.vector_members:
+            raise DataError(problem(f"no member of {self.name} has item vectors",
+                                    do="start the student from text or nothing"))
+        tables = [member.item_vectors() for member in self.vector_members]
         return np.concatenate([t / max(float(np.sqrt((t**2).mean())), 1e-12) for t in tables], axis=1)
+
+
+def _has_vectors(member: Any) -> bool:
+    if isinstance(member, Ensemble):
+        return bool(member.vector_members)
+    return hasattr(member, "item_vectors") and getattr(member, "keyed", "event") == "event"

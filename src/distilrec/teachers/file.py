@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from distilrec.errors import DataError, problem
-from distilrec.files import digest_file
+from distilrec.files import digest_file, digest_json
 from distilrec.types import Histories, Split
 
 __all__ = ["FileTeacher"]
@@ -34,10 +34,17 @@ class FileTeacher:
         self.name = name or self.path.stem
         self.source = {"file": self.path.name, "sha256": digest_file(self.path) if self.path.exists() else None}
         table = _read(self.path)
-        columns = set(table.columns)
         self.keyed = "user"  # a file of scores knows users, not single events
         self._vectors: np.ndarray | None = None
         self._temperature = temperature
+        self._n_items = split.n_items
+        try:
+            self._fill(table, split)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(problem(f"{self.path}: a column is of a wrong type ({error})", FORMS)) from error
+
+    def _fill(self, table: pl.DataFrame, split: Split) -> None:
+        columns = set(table.columns)
         if {"user_id", "items", "scores"} <= columns:
             _check_lists(table, self.path)
             table = table.explode("items", "scores").rename({"items": "item_id", "scores": "score"})
@@ -50,7 +57,6 @@ class FileTeacher:
         else:
             raise DataError(problem(f"{self.path} has columns {', '.join(sorted(columns))}", FORMS,
                                     "rename the columns of the teacher's file"))
-        self._n_items = split.n_items
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]; -inf for items that the file does not name.
@@ -86,7 +92,7 @@ class FileTeacher:
 
     @property
     def digest(self) -> str:
-        return str(self.source["sha256"])
+        return digest_json([self.source["sha256"], self._temperature if self._vectors is not None else None])
 
     def _cosine(self, histories: Histories) -> np.ndarray:
         vectors: Any = self._vectors
@@ -123,7 +129,8 @@ def _ids(keys: pl.Series, known: np.ndarray, what: str, path: Path) -> np.ndarra
     unknown = keys.filter(ids.is_null()).unique(maintain_order=True)
     if len(unknown):
         raise DataError(problem(
-            f"{path}: {len(unknown)} {what} that the data set does not have, e.g. {', '.join(map(str, unknown.head(3)))}",
+            f"{path}: {len(unknown)} {what} that the data set does not have, e.g. "
+            f"{', '.join(map(str, unknown.head(3)))}",
             f"the {what} keys of the data set, e.g. {', '.join(map(str, known[:3]))}",
             "write the same keys as the log has; rows of other items must be left out of the file",
         ))
@@ -161,14 +168,16 @@ def _read_scores(table: pl.DataFrame, split: Split, path: Path) -> tuple[np.ndar
 
 def _read_vectors(table: pl.DataFrame, split: Split, path: Path) -> np.ndarray:
     items = _ids(table["item_id"], split.dataset.item_keys, "items", path)
-    widths = table["vector"].list.len().unique().to_list()
-    if len(widths) != 1:
-        raise DataError(problem(f"{path}: vectors of widths {sorted(widths)[:5]}", "one width"))
-    if len(np.unique(items)) != len(items):
-        raise DataError(problem(f"{path}: {len(items) - len(np.unique(items))} items stand twice", "one vector per item"))
+    column = table["vector"].cast(pl.List(pl.Float32))  # lists of fixed width and of other numbers as well
+    widths = column.list.len().unique().to_list()
+    if len(widths) != 1 or not widths[0]:
+        raise DataError(problem(f"{path}: vectors of widths {', '.join(map(str, widths[:5]))}", "one width"))
+    doubles = len(items) - len(np.unique(items))
+    if doubles:
+        raise DataError(problem(f"{path}: {doubles} items stand twice", "one vector per item"))
     _missing(items, np.arange(split.n_items), split.dataset.item_keys, "items", path)
     vectors = np.zeros((split.n_items, widths[0]), dtype=np.float32)
-    vectors[items] = np.stack(table["vector"].to_numpy()).astype(np.float32)
+    vectors[items] = np.stack(column.to_numpy()).astype(np.float32)
     if not np.isfinite(vectors).all():
         raise DataError(problem(f"{path}: vectors hold NaN or infinite numbers", "finite numbers"))
     return vectors

@@ -22,7 +22,7 @@ class Batch:
     users: np.ndarray  # int64 [B]
     positions: np.ndarray  # int64 [T], into the flattened B * L
     targets: np.ndarray  # int64 [T]
-    keys: np.ndarray  # int64 [T], position of the target event in the flat array of the split
+    keys: np.ndarray  # int64 [T], of the knowledge: the target event's position in the flat array, or an open decision
     labeled: np.ndarray  # bool [T], False: only soft labels here (what follows the last train event)
     soft: np.ndarray  # bool [T], False: the history was altered, knowledge does not apply
 
@@ -61,7 +61,7 @@ def epoch_batches(
     """Shuffled batches of one epoch.
 
     Rows are shuffled, then sorted by length within chunks of 64 batches, and the batches are shuffled again: the
-    order stays random while hardly any padding is left (under 2 % on Amazon Beauty).
+    order stays random while hardly any padding is left (tests/training/test_batches.py holds a bound).
     """
     order = rng.permutation(len(examples))
     lengths = (examples.target_stop - examples.target_start)[order]
@@ -91,9 +91,6 @@ def assemble(
     valid = column < size[:, None]
     source = np.where(valid, start[:, None] + column, 0)
     items = np.where(valid, split.items[source], split.n_items).astype(np.int64)
-    soft = np.ones(len(size), dtype=bool)
-    if augment.mask > 0 or augment.reorder > 0:
-        items, soft = _distort(items, size, rng, augment, split.n_items)
     positions = np.flatnonzero(valid.ravel())
     keys = (source + 1).ravel()[positions]
     users = np.repeat(examples.users.astype(np.int64), size)
@@ -102,17 +99,25 @@ def assemble(
     labeled = keys < split.bounds[users, 1]
     keys = np.where(labeled, keys, len(split.items) + users)
     targets = np.where(labeled, split.items[np.where(labeled, keys, 0)], 0).astype(np.int64)
+    soft = np.ones(len(size), dtype=bool)
+    if augment.mask > 0 or augment.reorder > 0:
+        grid = np.zeros(items.shape, dtype=np.int64)
+        grid[valid] = targets
+        items, grid, soft = _distort(items, grid, size, rng, augment, split.n_items)
+        targets = grid[valid]
     return Batch(items, size, examples.users.astype(np.int64), positions, targets, keys, labeled, np.repeat(soft, size))
 
 
 def _without_history(split: Split, examples: Examples) -> Batch:
+    """Every train event of a user is a target. Such a model answers a user from all that he did, so the knowledge
+    that fits is the decision after the last train event, whichever event is the label."""
     size = examples.target_stop - examples.target_start
     width = int(size.max())
     valid = np.arange(width) < size[:, None]
     keys = (np.where(valid, examples.target_start[:, None] + np.arange(width), 0)).ravel()
     positions = np.flatnonzero(valid.ravel())
-    keys = keys[positions]
-    targets = split.items[keys].astype(np.int64)
+    targets = split.items[keys[positions]].astype(np.int64)
+    keys = len(split.items) + np.repeat(examples.users.astype(np.int64), size)
     items = np.full(valid.shape, split.n_items, dtype=np.int64)
     items.ravel()[positions] = targets
     ones = np.ones(len(keys), dtype=bool)
@@ -130,19 +135,25 @@ def _crop(
 
 
 def _distort(
-    items: np.ndarray, size: np.ndarray, rng: np.random.Generator, augment: Augment, n_items: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mask a fifth of the items of some sequences, shuffle a third of some others."""
-    items = items.copy()
+    items: np.ndarray, targets: np.ndarray, size: np.ndarray, rng: np.random.Generator, augment: Augment, n_items: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shuffle a third of some sequences, mask a fifth of the items of some: (items [B, L], targets [B, L], soft [B]).
+
+    The targets of a shuffled sequence follow its new order, or an item would have to be predicted that stands before.
+    """
     column = np.arange(items.shape[1])
     valid = column < size[:, None]
-    masked = rng.random(len(size)) < augment.mask
-    hit = masked[:, None] & valid & (rng.random(items.shape) < 0.2)
-    items[hit] = n_items + 1
     mixed = (rng.random(len(size)) < augment.reorder) & (size >= 3)
     span = np.maximum(2, size // 3)
     begin = (rng.random(len(size)) * (size - span + 1)).astype(np.int64)
     inside = mixed[:, None] & (column >= begin[:, None]) & (column < (begin + span)[:, None])
-    order = np.argsort(np.where(inside, begin[:, None] + rng.random(items.shape) * span[:, None], column), kind="stable")
+    place = begin[:, None] + rng.random(items.shape) * span[:, None]
+    order = np.argsort(np.where(inside, place, column), kind="stable")
     items = np.take_along_axis(items, order, axis=1)
-    return items, ~(hit.any(axis=1) | mixed)
+    targets = targets.copy()
+    follows = mixed[:, None] & (column[:-1] < (size - 1)[:, None])
+    targets[:, :-1][follows] = items[:, 1:][follows]
+    masked = rng.random(len(size)) < augment.mask
+    hit = masked[:, None] & valid & (rng.random(items.shape) < 0.2)
+    items[hit] = n_items + 1
+    return items, targets, ~(hit.any(axis=1) | mixed)

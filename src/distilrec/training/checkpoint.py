@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -51,14 +51,18 @@ def load_checkpoint(
     """Put a saved state back in place; None where there is none.
 
     Raises:
-        TrainingError: the checkpoint is of another data set, recipe or architecture.
+        TrainingError: the checkpoint is of another data set, recipe or architecture, or damaged.
     """
     path = folder / NAME
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        meta = json.loads(file.metadata()["distilrec"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["distilrec"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise TrainingError(problem(f"{path} cannot be read ({error})", "a whole checkpoint",
+                                    "delete it; training then starts anew")) from error
     if meta["identity"] != json.loads(json.dumps(identity)):
         changed = [key for key in identity if meta["identity"].get(key) != json.loads(json.dumps(identity[key]))]
         raise TrainingError(problem(f"{path} is a checkpoint of another run ({', '.join(changed)} differ)",

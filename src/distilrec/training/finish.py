@@ -14,11 +14,16 @@ __all__ = ["finish"]
 
 
 def finish(model: nn.Module, split: Split) -> None:
-    """Set the start vector (the answer to an empty history) and, for factorization models, the fold-in map."""
+    """Set the start vector (the answer to an empty history) and, for factorization models, the fold-in map and the
+    vectors of users without a train event."""
     net: Any = model.eval()
     if hasattr(net, "fold_in"):
         _fit_fold_in(net, split)
     _fit_start(net, split)
+    if hasattr(net, "fold_in"):
+        untaught = torch.as_tensor(split.bounds[:, 1] == split.bounds[:, 0], device=net.users.device)
+        with torch.no_grad():  # nothing taught their vectors, so they are answered like an empty history
+            net.users[untaught] = net.table.start
 
 
 def _fit_start(net: Any, split: Split) -> None:

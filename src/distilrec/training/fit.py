@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from distilrec.errors import TrainingError, problem
+from distilrec.errors import RecipeError, TrainingError, nearest, problem
+from distilrec.losses import LOSSES, SOFT
 from distilrec.progress import track
 from distilrec.training.batches import Batch, epoch_batches, training_examples
 from distilrec.training.checkpoint import load_checkpoint, save_checkpoint
 from distilrec.training.objective import Negatives, objective
 from distilrec.training.settings import TrainSettings
-from distilrec.training.validate import validate
+from distilrec.training.validate import parse_metric, validate
 from distilrec.types import Examples, Knowledge, Split
 
 __all__ = ["Fit", "fit"]
@@ -42,7 +43,7 @@ class Fit:
 def fit(
     model: nn.Module, split: Split, settings: TrainSettings, *, losses: Mapping[str, float] | None = None,
     knowledge: Knowledge | None = None, metric: str = "ndcg@10", seen: str = "drop", folder: Path | None = None,
-    min_steps: int = 0, open_end: bool | None = None, what: str = "training", fresh: bool = False,
+    min_steps: int = 0, open_end: bool | None = None, what: str = "training", origin: str = "",
 ) -> Fit:
     """Train `model` in place on the train part and keep the weights of the best validation metric.
 
@@ -54,10 +55,14 @@ def fit(
         min_steps: do not stop early before so many steps (a control gets at least as many as its student).
         open_end: also train the soft terms on the decision after the last train event; by default whenever there
             is knowledge.
+        origin: what the caller knows of this run beyond the arguments (architecture, first weights), so that a
+            checkpoint of another one is refused.
     Raises:
-        TrainingError: a NaN loss, a checkpoint of another run, nothing to train on.
+        RecipeError: an unknown loss or metric, a soft loss without knowledge.
+        TrainingError: NaN, a checkpoint of another run, nothing to train or to validate on.
     """
     losses = dict(losses or {"cross_entropy": 1.0})
+    _check_terms(losses, knowledge, metric)
     net: Any = model.to(settings.device)
     examples = training_examples(
         split, net.max_length, needs_history=net.needs_history, windows=settings.windows,
@@ -72,8 +77,12 @@ def fit(
     torch.manual_seed(settings.seed)
     state = Fit(metric)
     best = _weights(model)
-    if folder is not None and not fresh:
-        resumed = load_checkpoint(folder, model, optimizer, scheduler, _identity(split, settings, losses, model))
+    identity = {
+        **_identity(split, settings, losses, model), "origin": origin, "metric": metric, "seen": seen,
+        "min_steps": min_steps, "knowledge": getattr(knowledge, "digest", None), "open_end": open_end,
+    }
+    if folder is not None:
+        resumed = load_checkpoint(folder, model, optimizer, scheduler, identity)
         if resumed is not None:
             best = resumed.best_weights
             state = Fit(**resumed.state)
@@ -93,12 +102,21 @@ def fit(
             state.seconds += time.perf_counter() - begun
             state.cpu_seconds += time.process_time() - cpu
             if folder is not None:
-                save_checkpoint(folder, model, optimizer, scheduler, best, state.__dict__,
-                                _identity(split, settings, losses, model))
+                save_checkpoint(folder, model, optimizer, scheduler, best, state.__dict__, identity)
             progress.advance(1, loss=f"{loss:.4f}", **{metric: f"{state.best:.4f}"})
     model.load_state_dict(best)
     model.eval()
     return state
+
+
+def _check_terms(losses: Mapping[str, float], knowledge: Knowledge | None, metric: str) -> None:
+    parse_metric(metric)
+    for name in losses:
+        if name not in LOSSES:
+            raise RecipeError(problem(f"loss {name!r} is unknown{nearest(name, LOSSES)}", ", ".join(LOSSES)))
+        if name in SOFT and knowledge is None:
+            raise RecipeError(problem(f"the loss {name!r} learns from a teacher, and there is no knowledge",
+                                      "a knowledge store", "run `distilrec extract`, or name plain losses only"))
 
 
 def _epoch(

@@ -55,10 +55,14 @@ class Negatives:
 
 
 def objective(
-    model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray | float] | None, losses: Mapping[str, float],
-    settings: TrainSettings, knowledge: Mapping[str, np.ndarray] | None = None,
+    model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray | float] | None,
+    losses: Mapping[str, float], settings: TrainSettings, knowledge: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(scalar loss, value of each term). Hard terms average over labeled decisions, soft terms over soft ones."""
+    """(scalar loss, value of each term). Hard terms average over labeled decisions, soft terms over soft ones.
+
+    Raises:
+        ValueError: a soft term without knowledge.
+    """
     device = settings.device
     net: Any = model
     on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
@@ -70,7 +74,7 @@ def objective(
     for name, weight in losses.items():
         if name in SOFT:
             if knowledge is None:
-                continue
+                raise ValueError(f"the loss {name!r} needs knowledge")
             term, mask = scores.soft(knowledge, settings, on), on(batch.soft)
             if "response.trust" in knowledge:
                 term = term * on(knowledge["response.trust"])
@@ -104,17 +108,25 @@ class Scores:
         if bias is not None:
             self.positive = self.positive + scale * bias[targets]
             self.negative = self.negative + scale * bias[self.drawn]
-        self.negative = self._without(targets[:, None])
 
     def hard(self, name: str, settings: TrainSettings) -> Tensor:
+        others = None if self.drawn is None else self._without(self.targets[:, None])
         if name == "bpr":
-            return bpr(self.positive, self.all if self.drawn is None else self.negative)
-        if self.drawn is None:
-            log_z, mean = self.all.logsumexp(1), self.all.mean(1)
-        else:
-            log_z = log_partition(self.negative, self.positive, log_expected=self.log_expected)
-            mean = self.negative.masked_fill(self.negative == -torch.inf, 0).mean(1)
-        return cross_entropy(self.positive, log_z, mean_score=mean, label_smoothing=settings.label_smoothing)
+            if others is None:
+                others = self.all.scatter(1, self.targets[:, None], -torch.inf)
+            return bpr(self.positive, others)
+        smoothing = settings.label_smoothing
+        mean = self._mean(others) if smoothing else None
+        log_z = self.all.logsumexp(1) if others is None else \
+            log_partition(others, self.positive, log_expected=self.log_expected)
+        return cross_entropy(self.positive, log_z, mean_score=mean, label_smoothing=smoothing)
+
+    def _mean(self, others: Tensor | None) -> Tensor:
+        """[T] mean score over the catalog; from a sample, its unbiased estimate."""
+        if others is None:
+            return self.all.mean(1)
+        times = torch.exp(-torch.as_tensor(self.log_expected, device=others.device))
+        return (self.positive + (others.masked_fill(others == -torch.inf, 0) * times).sum(1)) / len(self.table)
 
     def soft(self, knowledge: Mapping[str, np.ndarray], settings: TrainSettings, on: Any) -> Tensor:
         ids = on(knowledge["response.ids"]).long()
@@ -127,8 +139,10 @@ class Scores:
             student = gathered_scores(self.q, self.table, ids)
             if self.bias is not None:
                 student = student + self.scale * self.bias[ids]
-            others = self._without(ids)
-            log_z = log_partition(others / t, student / t, log_expected=self.log_expected)
+            # The true item is exact as well: it is often the best of those that the teacher did not keep.
+            known = torch.cat([ids, self.targets[:, None]], 1)
+            positive = self.positive.masked_fill((ids == self.targets[:, None]).any(1), -torch.inf)
+            log_z = log_partition(self._without(known) / t, student / t, positive / t, log_expected=self.log_expected)
         mass = on(knowledge["response.mass"]) if t == 1.0 and "response.mass" in knowledge else None
         return kl(student, teacher, temperature=t, log_partition=log_z, mass=mass)
 

@@ -41,18 +41,17 @@ def train(
         [None if array is None else digest_arrays(np.ascontiguousarray(array)) for array in (content, start)],
         None if layers_from is None else layers_from.training.get("identity"),
     ])
-    if folder is not None and (folder / "model.json").exists():
-        if read_json(folder / "model.json")["training"].get("identity") == identity:
-            found = Trained.load(folder, split, device=settings.device)
-            found.content = content
-            return found
+    if folder is not None and _finished_as(folder, identity):
+        found = Trained.load(folder, split, device=settings.device)
+        found.content = content
+        return found
     net, constructor = create(architecture, split, dict(model), content=content, seed=settings.seed)
     if start is not None:
         net.table.set_vectors(start)  # type: ignore[operator, union-attr]
     if layers_from is not None:
         copy_layers(layers_from.model, net)
     done = fit(net, split, settings, losses=losses, knowledge=knowledge, metric=metric, seen=seen, folder=folder,
-               min_steps=min_steps, what=f"training {name or architecture}")
+               min_steps=min_steps, what=f"training {name or architecture}", origin=identity)
     finish(net, split)
     trained = Trained(
         name or architecture, net, architecture, constructor, split.digest,
@@ -64,3 +63,9 @@ def train(
     if folder is not None:
         trained.save(folder)
     return trained
+
+
+def _finished_as(folder: Path, identity: str) -> bool:
+    """Whether a finished model of just these data, settings and knowledge stands there."""
+    path = folder / "model.json"
+    return path.exists() and read_json(path)["training"].get("identity") == identity

@@ -15,13 +15,13 @@ __all__ = ["copy_layers"]
 
 @torch.no_grad()
 def copy_layers(teacher: nn.Module, student: nn.Module, chosen: Sequence[int] | None = None) -> None:
-    """Copy teacher blocks into the student, layer for layer, and the final norm.
+    """Copy teacher blocks into the student, layer for layer, the final norm, and positions of the same shape.
 
     Args:
         chosen: teacher layers for the student's layers in turn; by default spread evenly, the last one always among
             them (Sanh et al., "DistilBERT", 2019, who take every second layer).
     Raises:
-        TrainingError: the models have no blocks, or blocks of another shape.
+        TrainingError: the models have no blocks, or blocks of another shape or number of heads.
     """
     source, target = _blocks(teacher), _blocks(student)
     if chosen is None:
@@ -30,6 +30,10 @@ def copy_layers(teacher: nn.Module, student: nn.Module, chosen: Sequence[int] | 
         raise TrainingError(problem(f"teacher layers {list(chosen)} for {len(target)} student layers",
                                     f"{len(target)} numbers below {len(source)}"))
     for index, block in zip(chosen, target, strict=True):
+        heads = [getattr(one, "heads", None) for one in (source[index], block)]
+        if heads[0] != heads[1]:  # the shapes would agree, and every head would read half of another one
+            raise TrainingError(problem(f"teacher layer {index} has {heads[0]} heads, the student's has {heads[1]}",
+                                        "the same number", "set the student's `heads` to the teacher's"))
         theirs, ours = source[index].state_dict(), block.state_dict()
         unlike = [name for name in ours if name not in theirs or theirs[name].shape != ours[name].shape]
         if unlike:

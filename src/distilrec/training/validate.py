@@ -1,7 +1,7 @@
 """The validation metric during training: ranks by counting, without sorting the catalog.
 
 The rank of an item is one plus the number of unseen items that score higher (ties: smaller id first), so NDCG and
-recall need no top-k. tests/training/test_validate.py holds it against evaluation.metrics.
+recall need no top-k. tests/training/test_validate.py holds it against evaluation.rank and evaluation.metrics.
 """
 
 from __future__ import annotations
@@ -10,10 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distilrec.errors import RecipeError, TrainingError, nearest, problem
 from distilrec.models.histories import pad
 from distilrec.types import Examples, Part, Split
 
-__all__ = ["target_ranks", "validate"]
+__all__ = ["METRICS", "parse_metric", "target_ranks", "validate"]
+
+METRICS = ("ndcg", "recall", "hit_rate", "mrr")
+_NEVER = np.iinfo(np.int64).max  # the rank of an item that no list holds
+
+
+def parse_metric(metric: str) -> tuple[str, int]:
+    """("ndcg", 10) of "ndcg@10".
+
+    Raises:
+        RecipeError: not a metric that training can validate on.
+    """
+    name, _, k = metric.partition("@")
+    if name not in METRICS or not k.isdecimal() or int(k) < 1:
+        raise RecipeError(problem(f"cannot validate on {metric!r}{nearest(name, METRICS)}",
+                                  f"name@k, the name one of {', '.join(METRICS)}", "for instance ndcg@10"))
+    return name, int(k)
 
 
 @torch.inference_mode()
@@ -21,28 +38,36 @@ def validate(
     model: nn.Module, split: Split, metric: str, *, part: Part = "valid", max_users: int | None = None,
     seen: str = "drop", device: str = "cpu", seed: int = 0,
 ) -> float:
-    """Mean of `ndcg@k`, `recall@k`, `hit_rate@k` or `mrr@k` over the users of a part (or a fixed sample of them)."""
+    """Mean of `ndcg@k`, `recall@k`, `hit_rate@k` or `mrr@k` over the users of a part (or a fixed sample of them).
+
+    Raises:
+        RecipeError: another metric; TrainingError: nobody to validate on, or a model that answers with NaN.
+    """
+    name, k = parse_metric(metric)
     examples = split.queries(part)
     if max_users is not None and len(examples) > max_users:
         rows = np.sort(np.random.default_rng(seed).choice(len(examples), max_users, replace=False))
         examples = examples.take(rows)
+    if not len(examples):
+        raise TrainingError(problem(f"the {part} part has no events, so no best weights can be chosen",
+                                    "at least one user with validation events", "choose a split that keeps some"))
     ranks, offsets = target_ranks(model, split, examples, seen=seen, device=device)
-    name, k = metric.split("@")
-    return float(_metric(name, int(k), ranks, offsets).mean())
+    return float(_metric(name, k, ranks, offsets).mean())
 
 
 @torch.inference_mode()
 def target_ranks(
     model: nn.Module, split: Split, examples: Examples, *, seen: str = "drop", device: str = "cpu", block: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(rank of each target among the items that are not in the user's history, int64 [sum]; offsets [Q + 1]).
+    """(rank of each distinct target among the items not in the user's history, int64 [sum]; offsets int64 [Q + 1]).
 
-    Targets of the same user do not push each other down: that is what the metrics need when they sort them.
+    Other targets of the same user count like any item. A target that the history holds gets a rank beyond all lists
+    unless `seen` is "keep".
     """
     net = model.eval()
     table = net.item_vectors()
     bias = net.item_bias()
-    targets, offsets = split.targets(examples)
+    targets, offsets = _distinct(*split.targets(examples), split.n_items)
     order = np.argsort(examples.history_stop - examples.history_start, kind="stable")
     ranks = np.empty(len(targets), dtype=np.int64)
     for begin in range(0, len(order), block):
@@ -51,11 +76,14 @@ def target_ranks(
         items, lengths = pad(histories, net.max_length, split.n_items)
         vectors = net.last(*(torch.as_tensor(a, device=device) for a in (items, lengths, histories.users)))
         scores = vectors.float() @ table.T.float()
+        if not bool(torch.isfinite(scores.sum())):  # every comparison with NaN is false: all ranks would be 1
+            raise TrainingError(problem(f"the model answers histories with NaN or infinite scores",
+                                        "finite numbers", "lower learning_rate, or set gradient_clip: 1.0"))
         if bias is not None:
             scores += bias
         if seen == "drop":
-            row = np.repeat(np.arange(len(rows)), histories.lengths)
-            scores[torch.as_tensor(row, device=device), torch.as_tensor(histories.items, device=device).long()] = -torch.inf
+            row = torch.as_tensor(np.repeat(np.arange(len(rows)), histories.lengths), device=device)
+            scores[row, torch.as_tensor(histories.items, device=device).long()] = -torch.inf
         counts = (offsets[1:] - offsets[:-1])[rows]
         slots = np.concatenate([np.arange(offsets[r], offsets[r + 1]) for r in rows]) if len(rows) else rows
         ranks[slots] = _count(scores, torch.as_tensor(np.repeat(np.arange(len(rows)), counts), device=device),
@@ -72,11 +100,20 @@ def _count(scores: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
         line = scores if single and len(rows) <= 1024 else scores[r]
         own = scores[r, t][:, None]
         above = (line > own).sum(1)
+        unlisted = own[:, 0] == -torch.inf
         tied = line == own
         if int(tied.sum()) > len(r):
             above += (tied & (torch.arange(line.shape[1], device=line.device) < t[:, None])).sum(1)
-        ranks.append(above + 1)
+        ranks.append(torch.where(unlisted, _NEVER, above + 1))
     return torch.cat(ranks) if ranks else rows
+
+
+def _distinct(targets: np.ndarray, offsets: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each target of a query once, as the metrics take them."""
+    query = np.repeat(np.arange(len(offsets) - 1, dtype=np.int64), np.diff(offsets))
+    once = np.unique(query * n_items + targets)
+    counts = np.bincount(once // n_items, minlength=len(offsets) - 1)
+    return once % n_items, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _metric(name: str, k: int, ranks: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -85,7 +122,7 @@ def _metric(name: str, k: int, ranks: np.ndarray, offsets: np.ndarray) -> np.nda
     query = np.repeat(np.arange(len(counts)), counts)
     hit = ranks <= k
     if name == "ndcg":
-        gain = np.bincount(query, weights=np.where(hit, 1 / np.log2(ranks + 1), 0), minlength=len(counts))
+        gain = np.bincount(query, weights=np.where(hit, 1 / np.log2(ranks + 1.0), 0), minlength=len(counts))
         ideal = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
         return gain / ideal[np.minimum(counts, k)]
     hits = np.bincount(query, weights=hit, minlength=len(counts))
@@ -93,8 +130,6 @@ def _metric(name: str, k: int, ranks: np.ndarray, offsets: np.ndarray) -> np.nda
         return hits / counts
     if name == "hit_rate":
         return np.minimum(hits, 1)
-    if name == "mrr":
-        best = np.full(len(counts), np.iinfo(np.int64).max)
-        np.minimum.at(best, query, ranks)
-        return np.where(best <= k, 1 / best, 0)
-    raise ValueError(f"metric {name!r} cannot be validated on; expected ndcg, recall, hit_rate or mrr")
+    best = np.full(len(counts), _NEVER)
+    np.minimum.at(best, query, ranks)
+    return np.where(best <= k, 1 / best, 0)
