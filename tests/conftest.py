@@ -22,7 +22,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not needing:
         return
     if os.environ.get("CI") == "true":
-        raise pytest.UsageError(f"{len(needing)} tests need real data: set DISTILREC_DATA to their folder (CI=true skips nothing)")
+        raise pytest.UsageError(
+            f"{len(needing)} tests need real data: set DISTILREC_DATA to their folder (CI=true skips nothing)"
+        )
     config.hook.pytest_deselected(items=needing)
     items[:] = [item for item in items if item not in set(needing)]
     if not hasattr(config, "workerinput"):
@@ -40,18 +42,29 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_split() -> Callable[..., Split]:
-    """tiny_split(users=8, items=12, events=6, seed=0, split="leave-last-out"): `events` different items for each user."""
+    """tiny_split(users=8, items=12, events=6, seed=0, split="leave-last-out"): `events` items for each user."""
 
     def make(users: int = 8, items: int = 12, events: int = 6, seed: int = 0, split: str = "leave-last-out") -> Split:
         random = np.random.default_rng(seed)
         # every item occurs: the first ones are dealt out in turn, the others drawn
-        chosen = [np.unique(np.r_[np.arange(u, items, users), random.permutation(items)], return_index=True) for u in range(users)]
-        order = [np.r_[np.arange(u, items, users), random.permutation(items)][np.sort(index)][:events] for u, (_, index) in enumerate(chosen)]
-        log = pl.DataFrame({
-            "user_id": np.repeat([f"u{u}" for u in range(users)], events), "item_id": [f"i{i:03d}" for i in np.concatenate(order)],
-            "timestamp": np.tile(np.arange(events), users) * 60 + 1_000_000_000,
-        })
-        table = pl.DataFrame({"item_id": [f"i{i:03d}" for i in range(items)], "title": [f"thing number {i}" for i in range(items)]})
+        chosen = [
+            np.unique(np.r_[np.arange(u, items, users), random.permutation(items)], return_index=True)
+            for u in range(users)
+        ]
+        order = [
+            np.r_[np.arange(u, items, users), random.permutation(items)][np.sort(index)][:events]
+            for u, (_, index) in enumerate(chosen)
+        ]
+        log = pl.DataFrame(
+            {
+                "user_id": np.repeat([f"u{u}" for u in range(users)], events),
+                "item_id": [f"i{i:03d}" for i in np.concatenate(order)],
+                "timestamp": np.tile(np.arange(events), users) * 60 + 1_000_000_000,
+            }
+        )
+        table = pl.DataFrame(
+            {"item_id": [f"i{i:03d}" for i in range(items)], "title": [f"thing number {i}" for i in range(items)]}
+        )
         return prepare(log, items=table, split=split, name="tiny", seed=seed)
 
     return make

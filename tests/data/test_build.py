@@ -13,16 +13,30 @@ def frame(**columns):
     return pl.DataFrame(columns, strict=False)
 
 
-LOG = frame(user_id=[10, 9, 10, 9], item_id=["b", "a", "c", "b"], timestamp=[5, 7, 4, None], rating=[1.0, 2.0, 3.0, None])
+LOG = frame(
+    user_id=[10, 9, 10, 9], item_id=["b", "a", "c", "b"], timestamp=[5, 7, 4, None], rating=[1.0, 2.0, 3.0, None]
+)
 
 
 def test_ids_order_and_weights_by_hand():
     data = build_dataset("t", LOG)
-    assert data.user_keys.tolist() == ["9", "10"] and data.item_keys.tolist() == ["a", "b", "c"]  # numbers sort as numbers
+    assert data.user_keys.tolist() == ["9", "10"]
+    assert data.item_keys.tolist() == [
+        "a",
+        "b",
+        "c",
+    ]
     events = data.interactions
-    assert events.user_ids.tolist() == [0, 0, 1, 1] and events.item_ids.tolist() == [0, 1, 2, 1]
-    assert events.timestamps.tolist() == [7, UNKNOWN_ORDER, 4, 5] and events.weights.tolist() == [2.0, 1.0, 3.0, 1.0]
-    assert [str(a.dtype) for a in (events.user_ids, events.item_ids, events.weights, events.timestamps)] == ["int32", "int32", "float32", "int64"]
+    assert events.user_ids.tolist() == [0, 0, 1, 1]
+    assert events.item_ids.tolist() == [0, 1, 2, 1]
+    assert events.timestamps.tolist() == [7, UNKNOWN_ORDER, 4, 5]
+    assert events.weights.tolist() == [2.0, 1.0, 3.0, 1.0]
+    assert [str(a.dtype) for a in (events.user_ids, events.item_ids, events.weights, events.timestamps)] == [
+        "int32",
+        "int32",
+        "float32",
+        "int64",
+    ]
 
 
 @given(st.permutations(list(range(12))))
@@ -40,20 +54,27 @@ def test_item_table_is_aligned_and_counted():
     items = frame(item_id=["c", "z", "a"], title=["Sea", "Zoo", " "], price=[1, 2, 3])
     data = build_dataset("t", LOG, items)
     assert data.items.column("item_id").to_pylist() == ["a", "b", "c"]
-    assert data.item_texts() == [None, None, "Sea"] and data.items.column("price").to_pylist() == [3, None, 1]
-    assert data.counts == {"items: not in the table": 1, "items: in the table, without events, left out": 1, "items: without text": 2}
+    assert data.item_texts() == [None, None, "Sea"]
+    assert data.items.column("price").to_pylist() == [3, None, 1]
+    assert data.counts == {
+        "items: not in the table": 1,
+        "items: in the table, without events, left out": 1,
+        "items: without text": 2,
+    }
 
 
 def test_cold_items_on_request():
     data = build_dataset("t", LOG, frame(item_id=["z", "a"], title=["Zoo", "A"]), keep_cold_items=True)
-    assert data.item_keys.tolist() == ["a", "b", "c", "z"] and data.item_texts() == ["A", None, None, "Zoo"]
+    assert data.item_keys.tolist() == ["a", "b", "c", "z"]
+    assert data.item_texts() == ["A", None, None, "Zoo"]
     assert data.counts["items: in the table, without events, left out"] == 0
 
 
 def test_keys_of_table_and_log_meet_as_text():
     log = frame(user_id=[1, 1], item_id=["1", "x"], timestamp=[1, 2])
     data = build_dataset("t", log, frame(item_id=[1], title=["one"]), frame(user_id=["1"], age=[30]))
-    assert data.item_texts() == ["one", None] and data.users.column("age").to_pylist() == [30]
+    assert data.item_texts() == ["one", None]
+    assert data.users.column("age").to_pylist() == [30]
     numeric = build_dataset("t", frame(user_id=[1], item_id=[2]), frame(item_id=["2", "x"], title=["two", "x"]))
     assert numeric.item_texts() == ["two"]
 
@@ -65,7 +86,12 @@ def test_duplicate_item_keys_are_counted_and_shown():
 
 
 def test_texts_are_joined_from_columns_and_lists():
-    items = frame(item_id=["a", "b", "c"], title=["A", None, None], description=[["x", "y"], ["z"], []], tags=[[["q"], ["r", "s"]], None, None])
+    items = frame(
+        item_id=["a", "b", "c"],
+        title=["A", None, None],
+        description=[["x", "y"], ["z"], []],
+        tags=[[["q"], ["r", "s"]], None, None],
+    )
     data = build_dataset("t", LOG, items, text=("title", "description", "tags"))
     assert data.item_texts() == ["A x y q r s", "z", None]
     with pytest.raises(DataError, match="lacks the column 'titel', did you mean 'title'"):
@@ -75,7 +101,8 @@ def test_texts_are_joined_from_columns_and_lists():
 def test_text_stands_in_for_title():
     assert build_dataset("t", LOG, frame(item_id=["a"], text=["hello"])).item_texts() == ["hello", None, None]
     both = build_dataset("t", LOG, frame(item_id=["a"], text=["long"], title=["short"]))
-    assert both.item_texts()[0] == "short" and both.items.column("text_column").to_pylist()[0] == "long"
+    assert both.item_texts()[0] == "short"
+    assert both.items.column("text_column").to_pylist()[0] == "long"
     assert build_dataset("t", LOG, frame(item_id=["a"], brand=["x"])).counts["items: without text"] == 3
 
 

@@ -34,13 +34,16 @@ def test_a_repeat_across_parts_is_no_duplicate():
 NEAR = [(1, 1, 0), (1, 1, 8), (1, 2, 9), (1, 1, 16), (1, 1, 100), (2, 1, 17)]
 
 
-@pytest.mark.parametrize(("window", "keep", "expected"), [
-    (10, "last", [(1, 2, 9), (1, 1, 16), (1, 1, 100), (2, 1, 17)]),
-    (10, "first", [(1, 1, 0), (1, 2, 9), (1, 1, 100), (2, 1, 17)]),
-    (7, "last", NEAR),
-    (math.inf, "first", [(1, 1, 0), (1, 2, 9), (2, 1, 17)]),
-    (math.inf, "last", [(1, 2, 9), (1, 1, 100), (2, 1, 17)]),
-])
+@pytest.mark.parametrize(
+    ("window", "keep", "expected"),
+    [
+        (10, "last", [(1, 2, 9), (1, 1, 16), (1, 1, 100), (2, 1, 17)]),
+        (10, "first", [(1, 1, 0), (1, 2, 9), (1, 1, 100), (2, 1, 17)]),
+        (7, "last", NEAR),
+        (math.inf, "first", [(1, 1, 0), (1, 2, 9), (2, 1, 17)]),
+        (math.inf, "last", [(1, 2, 9), (1, 1, 100), (2, 1, 17)]),
+    ],
+)
 def test_near_duplicates(window, keep, expected):
     rows, counts = kept(NEAR, near_duplicates=window, keep=keep)
     assert rows == expected
@@ -62,9 +65,11 @@ def test_bots_one_shot_users_noise_and_label():
     events = [("bot", i, i) for i in range(4)] + [("slow", i, i * day) for i in range(4)] + [("once", 1, 1)]
     rows, counts = kept(events, max_events_per_day=3, drop_one_shot_users=True)
     assert {row[0] for row in rows} == {"slow"}
-    assert counts["dropped: bots (events per day)"] == 4 and counts["dropped: one-shot users"] == 1
+    assert counts["dropped: bots (events per day)"] == 4
+    assert counts["dropped: one-shot users"] == 1
     rows, counts = kept(events, max_events_per_user=3)
-    assert rows == [("once", 1, 1)] and counts["dropped: bots (events in all)"] == 8
+    assert rows == [("once", 1, 1)]
+    assert counts["dropped: bots (events in all)"] == 8
     rated = [(1, 1, 5.0), (1, 2, 3.0), (1, 3, None), (1, 4, 9.0)]
     rows, counts = kept(rated, ("user_id", "item_id", "rating"), min_rating=4, rating_range=[1, 5])
     assert rows == [(1, 1, 5.0)]
@@ -79,35 +84,58 @@ def test_core_runs_until_nothing_changes():
     # dropping item 9 leaves user 3 with one event, which leaves item 2 with one, which leaves user 2 with one, ...
     pairs = [(1, 1), (2, 1), (2, 2), (3, 2), (3, 9)]
     assert kept(pairs, ("user_id", "item_id"), user_core=2, item_core=2)[0] == []
-    assert kept([*pairs, (1, 2)], ("user_id", "item_id"), user_core=2, item_core=2)[0] == [(1, 1), (2, 1), (2, 2), (1, 2)]
+    assert kept([*pairs, (1, 2)], ("user_id", "item_id"), user_core=2, item_core=2)[0] == [
+        (1, 1),
+        (2, 1),
+        (2, 2),
+        (1, 2),
+    ]
 
 
 @given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1), st.integers(1, 4), st.integers(1, 4))
 def test_core_is_the_one_that_naive_removal_finds(pairs, user_core, item_core):
     alive = set(pairs)
     while True:
-        bad = {p for p in alive if sum(q[0] == p[0] for q in alive) < user_core or sum(q[1] == p[1] for q in alive) < item_core}
+        bad = {
+            p
+            for p in alive
+            if sum(q[0] == p[0] for q in alive) < user_core or sum(q[1] == p[1] for q in alive) < item_core
+        }
         if not bad:
             break
         alive.discard(min(bad))  # one at a time, in another order than the code
     rows, counts = kept(sorted(pairs), ("user_id", "item_id"), user_core=user_core, item_core=item_core)
-    assert set(rows) == alive and counts["dropped: k-core"] == len(pairs) - len(alive)
+    assert set(rows) == alive
+    assert counts["dropped: k-core"] == len(pairs) - len(alive)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=40), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=40),
+    st.integers(0, 5),
+)
 def test_every_row_is_kept_or_counted(rows, window):
     left, counts = kept(rows, near_duplicates=window, max_events_per_day=8, drop_one_shot_users=True, user_core=2)
     assert len(left) + sum(counts.values()) == len(rows)
-    assert len(set(left)) == len(left) and set(left) <= set(rows)
+    assert len(set(left)) == len(left)
+    assert set(left) <= set(rows)
 
 
-@pytest.mark.parametrize(("rules", "message"), [
-    ({"min_ratng": 4}, "unknown cleaning rule 'min_ratng', did you mean 'min_rating'"),
-    ({"user_core": 0}, "user_core is 0"), ({"user_core": 2.5}, "user_core is 2.5"), ({"keep": "both"}, "keep is 'both'"),
-    ({"exact_duplicates": 1}, "true or false"), ({"rating_range": [5, 1]}, "lowest, highest"), ({"near_duplicates": -1}, "not negative"),
-    ({"min_rating": math.nan}, "min_rating is nan"), ({"events": []}, "a list of names"), ({"events": ["buy"]}, "needs a column 'event'"),
-    ({"min_rating": 4}, "needs a column 'rating'"),
-])
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"min_ratng": 4}, "unknown cleaning rule 'min_ratng', did you mean 'min_rating'"),
+        ({"user_core": 0}, "user_core is 0"),
+        ({"user_core": 2.5}, "user_core is 2.5"),
+        ({"keep": "both"}, "keep is 'both'"),
+        ({"exact_duplicates": 1}, "true or false"),
+        ({"rating_range": [5, 1]}, "lowest, highest"),
+        ({"near_duplicates": -1}, "not negative"),
+        ({"min_rating": math.nan}, "min_rating is nan"),
+        ({"events": []}, "a list of names"),
+        ({"events": ["buy"]}, "needs a column 'event'"),
+        ({"min_rating": 4}, "needs a column 'rating'"),
+    ],
+)
 def test_wrong_rules(rules, message):
     with pytest.raises(DataError, match=message):
         clean(log([(1, 1, 1)]), rules)

@@ -51,7 +51,7 @@ def test_truncated_parquet(tmp_path, kept):
     path = tmp_path / "t.parquet"
     pl.DataFrame({"user_id": range(1000)}).write_parquet(path)
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * kept)] if isinstance(kept, float) else data[:kept])
+    path.write_bytes(data[: int(len(data) * kept)] if isinstance(kept, float) else data[:kept])
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         read_table(path)
 
@@ -96,3 +96,20 @@ def test_json_lines_round_trip(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("json") / "t.jsonl"
     path.write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in rows))
     assert read_table(path, ["a", "b"]).rows() == rows
+
+
+def test_a_field_of_mixed_kinds_becomes_text(tmp_path):
+    rows = [{"a": "x", "b": 1, "c": None}, {"a": ["y", "z"], "b": 2.5, "d": {"k": 1}}, {"b": 3}]
+    (tmp_path / "t.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows))
+    found = read_table(tmp_path / "t.jsonl")
+    assert found.select("a", "b").rows() == [("x", 1.0), ("y z", 2.5), (None, 3.0)]
+
+
+def test_fields_not_asked_for_are_not_read(tmp_path):
+    rows = [{"a": n, "free": {f"key{n}": n}} for n in range(2000)] + [{"a": "late text", "free": 1}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = read_raw(tmp_path / "t.jsonl", ["a"], optional=["b"])
+    assert table.frame.columns == ["a", LINE]
+    assert table.frame["a"].to_list()[-2:] == ["1999", "late text"]
+    with pytest.raises(DataError, match="lacks the column 'b'"):
+        read_raw(tmp_path / "t.jsonl", ["b"])

@@ -14,21 +14,40 @@ if TYPE_CHECKING:
     from distilrec.data.entry import prepare
     from distilrec.data.folder import load_split, save_split
     from distilrec.data.layouts import detect_layout, read_layout
+    from distilrec.data.leaks import check_leaks
     from distilrec.data.read import read_table
     from distilrec.data.simulate import simulate_shop
-    from distilrec.data.split import check_leaks
     from distilrec.data.text import encode_texts, reduce_dimension
 
 __all__ = [
-    "Cleaning", "build_dataset", "check_leaks", "detect_layout", "encode_texts", "load_split", "prepare", "read_layout",
-    "read_table", "reduce_dimension", "save_split", "simulate_shop",
+    "Cleaning",
+    "build_dataset",
+    "check_leaks",
+    "detect_layout",
+    "encode_texts",
+    "load_split",
+    "prepare",
+    "read_layout",
+    "read_table",
+    "reduce_dimension",
+    "save_split",
+    "simulate_shop",
 ]
 
 # functions that bear the name of their module (clean, split, guess) are imported from it, not from here
 _HOME = {
-    "Cleaning": "clean", "build_dataset": "build", "check_leaks": "split", "detect_layout": "layouts", "encode_texts": "text",
-    "load_split": "folder", "prepare": "entry", "read_layout": "layouts", "read_table": "read", "reduce_dimension": "text",
-    "save_split": "folder", "simulate_shop": "simulate",
+    "Cleaning": "clean",
+    "build_dataset": "build",
+    "check_leaks": "leaks",
+    "detect_layout": "layouts",
+    "encode_texts": "text",
+    "load_split": "folder",
+    "prepare": "entry",
+    "read_layout": "layouts",
+    "read_table": "read",
+    "reduce_dimension": "text",
+    "save_split": "folder",
+    "simulate_shop": "simulate",
 }
 
 

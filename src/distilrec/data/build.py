@@ -42,15 +42,22 @@ def build_dataset(
     Raises DataError for no rows, duplicate keys in a table and missing text columns.
     """
     if interactions.height == 0:
-        raise DataError(problem("no interaction is left", "at least one row after cleaning", "loosen the cleaning rules"))
+        raise DataError(
+            problem("no interaction is left", "at least one row after cleaning", "loosen the cleaning rules")
+        )
     counted = dict(counts or {})
     user_keys, user_codes = _encode(interactions["user_id"], None)
     table = None if items is None else _keyed(items, "item_id")
-    item_keys, item_codes = _encode(interactions["item_id"], table["item_id"] if table is not None and keep_cold_items else None)
+    item_keys, item_codes = _encode(
+        interactions["item_id"], table["item_id"] if table is not None and keep_cold_items else None
+    )
     order = _order(interactions, user_codes)
     taken = interactions[order]
     arrays = Interactions(
-        user_codes[order], item_codes[order], _weights(taken), _timestamps(taken),
+        user_codes[order],
+        item_codes[order],
+        _weights(taken),
+        _timestamps(taken),
         {"split": _split_codes(taken["split"])} if "split" in taken.columns else {},
     )
     item_table = None
@@ -59,10 +66,14 @@ def build_dataset(
     user_table = None if users is None else _aligned(_keyed(users, "user_id"), "user_id", user_keys, counted, "users")
     aside = quarantine if quarantine is not None else pl.DataFrame(schema=QUARANTINE_SCHEMA)
     return Dataset(
-        name, arrays, _as_objects(user_keys), _as_objects(item_keys),
+        name,
+        arrays,
+        _as_objects(user_keys),
+        _as_objects(item_keys),
         None if item_table is None else item_table.to_arrow(compat_level=pl.CompatLevel.oldest()),
         None if user_table is None else user_table.to_arrow(compat_level=pl.CompatLevel.oldest()),
-        counts=counted, timed="timestamp" in interactions.columns,
+        counts=counted,
+        timed="timestamp" in interactions.columns,
         quarantine=aside.to_arrow(compat_level=pl.CompatLevel.oldest()),
     )
 
@@ -109,8 +120,13 @@ def _split_codes(column: pl.Series) -> np.ndarray:
     names = column.cast(pl.String).str.to_lowercase()
     unknown = sorted(set(names.drop_nulls().unique().to_list()) - set(SPLIT_NAMES))
     if unknown:
-        raise DataError(problem(f"the column 'split' holds {', '.join(map(repr, unknown[:3]))}", ", ".join(PARTS),
-                                "rename the values, or map another column to 'split'"))
+        raise DataError(
+            problem(
+                f"the column 'split' holds {', '.join(map(repr, unknown[:3]))}",
+                ", ".join(PARTS),
+                "rename the values, or map another column to 'split'",
+            )
+        )
     return names.replace_strict(SPLIT_NAMES, default=-1, return_dtype=pl.Int8).to_numpy().copy()
 
 
@@ -121,8 +137,13 @@ def _keyed(table: pl.DataFrame, role: str) -> pl.DataFrame:
     again = table.filter(pl.col(role).is_not_null() & pl.col(role).is_duplicated())[role].unique(maintain_order=True)
     if again.len():
         shown = ", ".join(map(str, again.head(3).to_list()))
-        raise DataError(problem(f"{again.len()} keys occur more than once in the column {role!r}: {shown}",
-                                "one row per key", "remove the repeated rows"))
+        raise DataError(
+            problem(
+                f"{again.len()} keys occur more than once in the column {role!r}: {shown}",
+                "one row per key",
+                "remove the repeated rows",
+            )
+        )
     return table.filter(pl.col(role).is_not_null())
 
 
@@ -160,7 +181,9 @@ def _flat_text(column: pl.Series) -> pl.Series:
     values: Any = column
     while isinstance(values.dtype, pl.List):
         if isinstance(values.dtype.inner, pl.List):
-            values = pl.select(pl.lit(values).list.eval(pl.element().list.eval(pl.element().cast(pl.String)).list.join(" "))).to_series()
+            values = pl.select(
+                pl.lit(values).list.eval(pl.element().list.eval(pl.element().cast(pl.String)).list.join(" "))
+            ).to_series()
         else:
             values = values.cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
     return values.cast(pl.String).str.strip_chars()

@@ -43,8 +43,12 @@ def cleaning(rules: Cleaning | Mapping[str, Any] | None) -> Cleaning:
     known = {field.name: field for field in fields(Cleaning)}
     for name in rules:
         if name not in known:
-            raise DataError(problem(f"unknown cleaning rule {name!r}{nearest(str(name), known)}", ", ".join(known), "correct the name"))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in rules.items()}
+            raise DataError(
+                problem(
+                    f"unknown cleaning rule {name!r}{nearest(str(name), known)}", ", ".join(known), "correct the name"
+                )
+            )
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in rules.items()}
     if isinstance(values.get("events"), str):
         values["events"] = (values["events"],)
     return _checked(Cleaning(**values))
@@ -54,15 +58,28 @@ def _checked(rules: Cleaning) -> Cleaning:
     for name in ("exact_duplicates", "drop_one_shot_users", "keep_cold_items"):
         _expect(name, getattr(rules, name), lambda v: isinstance(v, bool), "true or false")
     for name in ("max_events_per_day", "max_events_per_user", "user_core", "item_core"):
-        _expect(name, getattr(rules, name), lambda v: v is None or (_is_number(v) and v == int(v) and v >= 1), "a whole number from 1")
+        _expect(
+            name,
+            getattr(rules, name),
+            lambda v: v is None or (_is_number(v) and v == int(v) and v >= 1),
+            "a whole number from 1",
+        )
     for name in ("min_rating", "near_duplicates"):
         _expect(name, getattr(rules, name), lambda v: v is None or (_is_number(v) and not math.isnan(v)), "a number")
     _expect("near_duplicates", rules.near_duplicates, lambda v: v is None or v >= 0, "seconds, not negative")
     for name in ("rating_range", "time_range"):
-        _expect(name, getattr(rules, name), lambda v: v is None or (
-            isinstance(v, tuple) and len(v) == 2 and all(map(_is_number, v)) and v[0] <= v[1]), "[lowest, highest]")
-    _expect("events", rules.events, lambda v: v is None or (
-        isinstance(v, tuple) and bool(v) and all(isinstance(x, str) for x in v)), "a list of names")
+        _expect(
+            name,
+            getattr(rules, name),
+            lambda v: v is None or (isinstance(v, tuple) and len(v) == 2 and all(map(_is_number, v)) and v[0] <= v[1]),
+            "[lowest, highest]",
+        )
+    _expect(
+        "events",
+        rules.events,
+        lambda v: v is None or (isinstance(v, tuple) and bool(v) and all(isinstance(x, str) for x in v)),
+        "a list of names",
+    )
     _expect("keep", rules.keep, lambda v: v in ("first", "last"), "'first' or 'last'")
     return rules
 
@@ -106,7 +123,9 @@ def clean(rows: pl.DataFrame, rules: Cleaning | Mapping[str, Any] | None = None)
     if rules.max_events_per_day is not None:
         rows = keep(rows, "bots (events per day)", ~_busy_users(rows, rules.max_events_per_day))
     if rules.max_events_per_user is not None:
-        rows = keep(rows, "bots (events in all)", rows.select(pl.len().over("user_id") <= rules.max_events_per_user).to_series())
+        rows = keep(
+            rows, "bots (events in all)", rows.select(pl.len().over("user_id") <= rules.max_events_per_user).to_series()
+        )
     if rules.drop_one_shot_users:
         rows = keep(rows, "one-shot users", rows.select(pl.len().over("user_id") > 1).to_series())
     if rules.user_core or rules.item_core:
@@ -117,17 +136,25 @@ def clean(rows: pl.DataFrame, rules: Cleaning | Mapping[str, Any] | None = None)
 def _check_columns(rows: pl.DataFrame, rules: Cleaning) -> None:
     any_time = rules.near_duplicates is not None and math.isinf(rules.near_duplicates)
     for name, value, column in (
-        ("events", rules.events, "event"), ("rating_range", rules.rating_range, "rating"), ("min_rating", rules.min_rating, "rating"),
-        ("time_range", rules.time_range, "timestamp"), ("max_events_per_day", rules.max_events_per_day, "timestamp"),
+        ("events", rules.events, "event"),
+        ("rating_range", rules.rating_range, "rating"),
+        ("min_rating", rules.min_rating, "rating"),
+        ("time_range", rules.time_range, "timestamp"),
+        ("max_events_per_day", rules.max_events_per_day, "timestamp"),
         ("near_duplicates", None if any_time else rules.near_duplicates, "timestamp"),
     ):
         if value is not None and column not in rows.columns:
-            raise DataError(problem(f"cleaning rule {name} needs a column {column!r}, the log has none",
-                                    f"a column of that name or one mapped to it: columns={{'{column}': ...}}", "map it, or drop the rule"))
+            raise DataError(
+                problem(
+                    f"cleaning rule {name} needs a column {column!r}, the log has none",
+                    f"a column of that name or one mapped to it: columns={{'{column}': ...}}",
+                    "map it, or drop the rule",
+                )
+            )
 
 
 def _repeats(rows: pl.DataFrame) -> pl.Series:
-    """Rows whose user, item, time and part all occurred before. The part counts: a repeat across parts is a leak, not dirt."""
+    """Rows whose user, item, time and part all occurred before (a repeat in another part is a leak, not dirt)."""
     names = [name for name in ("timestamp", "_fine", "seq_pos", "split", "event") if name in rows.columns]
     pair = _pairs(rows)
     twice = pl.Series(pair).is_duplicated()
@@ -151,7 +178,7 @@ def _pairs(rows: pl.DataFrame) -> np.ndarray:
 
 
 def _outside_runs(rows: pl.DataFrame, window: float, keep: str) -> np.ndarray:
-    """bool [N]: the first or last event of each run in which the same user meets the same item again within `window` seconds."""
+    """bool [N]: the first or last event of each run of the same user and item with gaps of at most `window` seconds."""
     pairs, n = _pairs(rows), rows.height
     by = [pairs]
     unknown = np.zeros(n, dtype=bool)
@@ -172,8 +199,13 @@ def _outside_runs(rows: pl.DataFrame, window: float, keep: str) -> np.ndarray:
 def _busy_users(rows: pl.DataFrame, limit: int) -> pl.Series:
     """bool [N]: rows of users who had more than `limit` events on any day (UTC)."""
     day = pl.col("timestamp") // _DAY
-    busy = (rows.filter(pl.col("timestamp").is_not_null()).group_by("user_id", day.alias("day")).len()
-            .filter(pl.col("len") > limit)["user_id"].unique())
+    busy = (
+        rows.filter(pl.col("timestamp").is_not_null())
+        .group_by("user_id", day.alias("day"))
+        .len()
+        .filter(pl.col("len") > limit)["user_id"]
+        .unique()
+    )
     return rows["user_id"].is_in(busy.implode())
 
 

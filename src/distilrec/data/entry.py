@@ -62,8 +62,14 @@ def prepare(
     if "rating" in rows.columns:
         counts["rows without rating, weight 1"] = rows["rating"].null_count()
     dataset = build_dataset(
-        name or default_name, rows, _table(items, log.items, "item_id", roles), _table(users, log.users, "user_id", roles),
-        text=text, keep_cold_items=rules.keep_cold_items, counts=counts, quarantine=quarantine,
+        name or default_name,
+        rows,
+        _table(items, log.items, "item_id", roles),
+        _table(users, log.users, "user_id", roles),
+        text=text,
+        keep_cold_items=rules.keep_cold_items,
+        counts=counts,
+        quarantine=quarantine,
     )
     method, check = settings.pop("method"), settings.pop("check")
     own_seed = settings.pop("seed")
@@ -87,7 +93,9 @@ def _frame(table: Any) -> pl.DataFrame:
         return table.collect()
     if hasattr(table, "__arrow_c_stream__"):  # pyarrow, pandas from 2.2, duckdb, ...
         return pl.DataFrame(table)
-    raise DataError(problem(f"a table of type {type(table).__name__}", "a path, or a polars, pyarrow or pandas frame", "convert it"))
+    raise DataError(
+        problem(f"a table of type {type(table).__name__}", "a path, or a polars, pyarrow or pandas frame", "convert it")
+    )
 
 
 def _table(given: Any, found: pl.DataFrame | None, role: str, roles: Mapping[str, str]) -> pl.DataFrame | None:
@@ -102,12 +110,18 @@ def _table(given: Any, found: pl.DataFrame | None, role: str, roles: Mapping[str
 def _with_order(rows: pl.DataFrame, method: str, counts: dict[str, int]) -> pl.DataFrame:
     names = [name for name in ("timestamp", "seq_pos") if name in rows.columns]
     if not names:
-        raise DataError(problem(f"the log has neither timestamp nor seq_pos, which the split {method!r} needs",
-                                "a column of times or positions",
-                                "name it, e.g. columns={'timestamp': 'when'}, or split by 'random', 'k-fold' or 'given'"))
+        raise DataError(
+            problem(
+                f"the log has neither timestamp nor seq_pos, which the split {method!r} needs",
+                "a column of times or positions",
+                "name it, e.g. columns={'timestamp': 'when'}, or split by 'random', 'k-fold' or 'given'",
+            )
+        )
     # the first of the two is what orders events; a row without it cannot be placed
     kept = rows.filter(pl.col(names[0]).is_not_null())
     counts["dropped: without order"] = rows.height - kept.height
     if kept.height == 0:
-        raise DataError(problem(f"every row of the column {names[0]!r} is empty", "times or positions", "use a split without order"))
+        raise DataError(
+            problem(f"every row of the column {names[0]!r} is empty", "times or positions", "use a split without order")
+        )
     return kept

@@ -9,7 +9,7 @@ import polars as pl
 
 from distilrec.data.layouts import find_file, read_layout
 from distilrec.data.published import RawLog
-from distilrec.data.read import LINE, SUFFIXES, RawTable, read_raw, read_table
+from distilrec.data.read import LINE, SUFFIXES, read_raw, read_table
 from distilrec.data.rows import standardize
 from distilrec.errors import DataError, problem
 
@@ -17,17 +17,76 @@ __all__ = ["guess"]
 
 # role -> names by which logs call it, the most telling first; compared without case, blanks and underscores
 _NAMES = {
-    "user_id": ("userid", "user", "uid", "customerid", "customer", "reviewerid", "memberid", "visitorid", "accountid", "sessionid", "session", "buyer"),
-    "item_id": ("itemid", "item", "iid", "productid", "product", "sku", "asin", "parentasin", "movieid", "movie", "articleid", "article",
-                "bookid", "isbn", "songid", "trackid", "videoid", "contentid", "businessid", "gameid", "recipeid", "jobid"),
-    "timestamp": ("timestamp", "time", "ts", "datetime", "date", "unixreviewtime", "eventtime", "createdat", "created", "when", "day", "visittime"),
+    "user_id": (
+        "userid",
+        "user",
+        "uid",
+        "customerid",
+        "customer",
+        "reviewerid",
+        "memberid",
+        "visitorid",
+        "accountid",
+        "sessionid",
+        "session",
+        "buyer",
+    ),
+    "item_id": (
+        "itemid",
+        "item",
+        "iid",
+        "productid",
+        "product",
+        "sku",
+        "asin",
+        "parentasin",
+        "movieid",
+        "movie",
+        "articleid",
+        "article",
+        "bookid",
+        "isbn",
+        "songid",
+        "trackid",
+        "videoid",
+        "contentid",
+        "businessid",
+        "gameid",
+        "recipeid",
+        "jobid",
+    ),
+    "timestamp": (
+        "timestamp",
+        "time",
+        "ts",
+        "datetime",
+        "date",
+        "unixreviewtime",
+        "eventtime",
+        "createdat",
+        "created",
+        "when",
+        "day",
+        "visittime",
+    ),
     "seq_pos": ("seqpos", "position", "pos", "order", "sequence", "rank", "step"),
     "rating": ("rating", "overall", "stars", "score", "ratings", "weight"),
     "split": ("split", "part", "fold", "subset", "set"),
     "event": ("event", "eventtype", "action", "behavior", "behaviortype", "interactiontype", "type"),
 }
 _TEXTS = ("title", "name", "productname", "itemname", "text", "description", "headline", "summary")
-_INTERACTIONS = ("interactions", "ratings", "events", "reviews", "clicks", "logs", "log", "transactions", "purchases", "train")
+_INTERACTIONS = (
+    "interactions",
+    "ratings",
+    "events",
+    "reviews",
+    "clicks",
+    "logs",
+    "log",
+    "transactions",
+    "purchases",
+    "train",
+)
 _ITEMS = ("items", "movies", "products", "articles", "books", "catalog", "metadata", "meta")
 _USERS = ("users", "customers", "members")
 
@@ -45,19 +104,30 @@ def guess(path: str | Path) -> dict[str, Any]:
     columns = {**_roles(frame.drop(LINE, strict=False)), **log.columns}
     missing = [role for role in ("user_id", "item_id") if role not in columns]
     if missing:
-        raise DataError(problem(f"no column of {log.interactions.file} looks like {' or '.join(missing)}; it has "
-                                + ", ".join(name for name in frame.columns if name != LINE),
-                                "a column of users and a column of items", "write a recipe with data.columns by hand"))
+        raise DataError(
+            problem(
+                f"no column of {log.interactions.file} looks like {' or '.join(missing)}; it has "
+                + ", ".join(name for name in frame.columns if name != LINE),
+                "a column of users and a column of items",
+                "write a recipe with data.columns by hand",
+            )
+        )
     rows, bad = standardize(frame, columns, log.interactions.file)
     notes = [f"{rows.height:,} rows, {rows['user_id'].n_unique():,} users, {rows['item_id'].n_unique():,} items"]
-    if bad.height + log.interactions.bad.height:
-        notes.append(f"{bad.height + log.interactions.bad.height} bad rows, the first: {(log.interactions.bad.vstack(bad))['reason'][0]}")
+    bad = log.interactions.bad.vstack(bad)
+    if bad.height:
+        notes.append(f"{bad.height} bad rows, the first: {bad['reason'][0]}")
     table = log.items if items is None else read_table(items)
     return {
-        "interactions": str(path if layout else log.interactions.file), "items": None if items is None else str(items),
-        "users": None if users is None else str(users), "layout": layout,
+        "interactions": str(path if layout else log.interactions.file),
+        "items": None if items is None else str(items),
+        "users": None if users is None else str(users),
+        "layout": layout,
         "columns": {role: name for role, name in columns.items() if role != name and log.columns.get(role) != name},
-        "text": _texts(table, notes), "split": _split(rows, notes), "clean": _clean(rows, notes), "notes": notes,
+        "text": _texts(table, notes),
+        "split": _split(rows, notes),
+        "clean": _clean(rows, notes),
+        "notes": notes,
     }
 
 
@@ -70,8 +140,13 @@ def _find(path: Path) -> tuple[RawLog, Path | None, Path | None, str | None]:
         except DataError:
             file = find_file(path, _INTERACTIONS)
             items, users = find_file(path, _ITEMS), find_file(path, _USERS)
-            tables = [child for child in sorted(path.iterdir())
-                      if child.name.lower().removesuffix(".gz").endswith(SUFFIXES) and child.name != "META.json" and child not in (items, users)]
+            tables = [
+                child
+                for child in sorted(path.iterdir())
+                if child.name.lower().removesuffix(".gz").endswith(SUFFIXES)
+                and child.name != "META.json"
+                and child not in (items, users)
+            ]
             if file is None and len(tables) != 1:
                 raise
             return RawLog("table", read_raw(file or tables[0])), items, users, None
@@ -95,7 +170,7 @@ def _roles(frame: pl.DataFrame) -> dict[str, str]:
 
 
 def _fits(column: pl.Series, role: str) -> bool:
-    """Whether the content can play the role; names alone mislead ("order" may be an order number, "type" a product's)."""
+    """Whether the content can play the role; names alone mislead ("order" may be the number of an order)."""
     filled = column.drop_nulls()
     if filled.len() == 0 or filled.dtype.is_nested():
         return False
@@ -103,11 +178,16 @@ def _fits(column: pl.Series, role: str) -> bool:
         return True
     if role in ("split", "event"):
         few = filled.cast(pl.String).str.to_lowercase().unique()
-        return few.len() <= 20 and (role == "event" or set(few.to_list()) <= {"train", "training", "valid", "validation", "val", "dev", "test"})
+        return few.len() <= 20 and (
+            role == "event" or set(few.to_list()) <= {"train", "training", "valid", "validation", "val", "dev", "test"}
+        )
     if role == "timestamp":
         try:
-            rows, bad = standardize(pl.DataFrame({"user_id": ["u"] * filled.len(), "item_id": ["i"] * filled.len(), "timestamp": filled}),
-                                    None, "guess")
+            rows, bad = standardize(
+                pl.DataFrame({"user_id": ["u"] * filled.len(), "item_id": ["i"] * filled.len(), "timestamp": filled}),
+                None,
+                "guess",
+            )
         except DataError:
             return False
         return bad.height * 10 <= rows.height

@@ -27,10 +27,20 @@ def _read_shared(path: Path) -> RawLog:
     """A folder with interactions.*, and optionally items.* and users.* (Parquet, CSV, TSV, JSON Lines)."""
     events = find_file(path, ("interactions",))
     if events is None:
-        raise DataError(problem(f"{path} has no interactions.parquet", "a folder of the shared layout", "check the path or choose another layout"))
+        raise DataError(
+            problem(
+                f"{path} has no interactions.parquet",
+                "a folder of the shared layout",
+                "check the path or choose another layout",
+            )
+        )
     items, users = find_file(path, ("items",)), find_file(path, ("users",))
-    return RawLog("shared", read_raw(events), None if items is None else read_table(items),
-                  None if users is None else read_table(users))
+    return RawLog(
+        "shared",
+        read_raw(events),
+        None if items is None else read_table(items),
+        None if users is None else read_table(users),
+    )
 
 
 def _read_file(path: Path) -> RawLog:
@@ -39,7 +49,9 @@ def _read_file(path: Path) -> RawLog:
 
 
 def _has(*names: str) -> Callable[[Path], bool]:
-    return lambda path: path.is_dir() and all((path / name).is_file() or (path / f"{name}.gz").is_file() for name in names)
+    return lambda path: (
+        path.is_dir() and all((path / name).is_file() or (path / f"{name}.gz").is_file() for name in names)
+    )
 
 
 # name -> (does this path look like it, how to read it); the first that fits is taken
@@ -63,18 +75,22 @@ def detect_layout(path: str | Path) -> str:
         if fits(path):
             return name
     held = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
-    raise DataError(problem(
-        f"{path} has no known layout; it holds {held}",
-        "interactions.parquet (or .csv, .jsonl), MovieLens files, Amazon reviews, or one sequence per line",
-        "point to one file of interactions and name its columns",
-    ))
+    raise DataError(
+        problem(
+            f"{path} has no known layout; it holds {held}",
+            "interactions.parquet (or .csv, .jsonl), MovieLens files, Amazon reviews, or one sequence per line",
+            "point to one file of interactions and name its columns",
+        )
+    )
 
 
 def read_layout(path: str | Path, layout: str | None = None) -> RawLog:
     """The tables of a file or folder. Raises DataError for an unknown layout and for whatever its reader finds."""
     path = Path(path)
     if layout is not None and layout not in LAYOUTS:
-        raise DataError(problem(f"unknown layout {layout!r}{nearest(layout, LAYOUTS)}", ", ".join(LAYOUTS), "choose one of these"))
+        raise DataError(
+            problem(f"unknown layout {layout!r}{nearest(layout, LAYOUTS)}", ", ".join(LAYOUTS), "choose one of these")
+        )
     detected = layout or detect_layout(path)
     if not path.exists():
         raise DataError(problem(f"there is no {path}", "a file or a folder of interactions", "check the path"))

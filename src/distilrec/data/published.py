@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,25 +13,60 @@ from distilrec.data.read import LINE, RawTable, quarantine_rows, read_bytes, rea
 from distilrec.errors import DataError, problem
 
 __all__ = [
-    "RawLog", "is_amazon", "is_sequences", "read_amazon", "read_movielens_100k", "read_movielens_1m",
-    "read_movielens_latest", "read_sequences",
+    "RawLog",
+    "is_amazon",
+    "is_sequences",
+    "read_amazon",
+    "read_movielens_100k",
+    "read_movielens_1m",
+    "read_movielens_latest",
+    "read_sequences",
 ]
 
 GENRES_100K = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
 )
 # field names of the three releases (McAuley et al. 2015; Ni et al., EMNLP 2019; Hou et al., 2024)
 AMAZON_REVIEWS = (
     {"user_id": "reviewerID", "item_id": "asin", "rating": "overall", "timestamp": "unixReviewTime"},  # 2014 and 2018
     {"user_id": "user_id", "item_id": "parent_asin", "rating": "rating", "timestamp": "timestamp"},  # 2023
 )
-AMAZON_ITEMS = ("title", "brand", "store", "price", "description", "feature", "features", "category", "categories", "main_category", "main_cat")
+AMAZON_ITEMS = (
+    "title",
+    "brand",
+    "store",
+    "price",
+    "description",
+    "feature",
+    "features",
+    "category",
+    "categories",
+    "main_category",
+    "main_cat",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class RawLog:
-    """What a layout holds: the interactions with line numbers, item and user tables, and which column plays which role."""
+    """What a layout holds: interactions with line numbers, item and user tables, and the column of each role."""
 
     layout: str
     interactions: RawTable
@@ -44,7 +80,9 @@ def _delimited(path: Path, separator: str, names: Sequence[str], encoding: str) 
     gz = path.with_name(path.name + ".gz")
     path = path if path.is_file() or not gz.is_file() else gz
     if not path.is_file():
-        raise DataError(problem(f"there is no file {path}", "all files of the published archive", "unpack the archive again"))
+        raise DataError(
+            problem(f"there is no file {path}", "all files of the published archive", "unpack the archive again")
+        )
     lines = pl.Series("cells", read_bytes(path).decode(encoding).splitlines(), dtype=pl.String)
     frame = lines.to_frame().with_row_index(LINE, 1).with_columns(pl.col(LINE).cast(pl.Int64))
     frame = frame.filter(pl.col("cells").str.strip_chars() != "")
@@ -52,8 +90,10 @@ def _delimited(path: Path, separator: str, names: Sequence[str], encoding: str) 
         raise DataError(problem(f"{path} is empty", "at least one row", "unpack the archive again"))
     frame = frame.with_columns(pl.col("cells").str.split(separator).alias("_parts"))
     whole = frame["_parts"].list.len() == len(names)
-    bad = [(line, f"{len(parts)} cells, expected {len(names)}", text)
-           for line, text, parts in frame.filter(~whole).select(LINE, "cells", "_parts").rows()]
+    bad = [
+        (line, f"{len(parts)} cells, expected {len(names)}", text)
+        for line, text, parts in frame.filter(~whole).select(LINE, "cells", "_parts").rows()
+    ]
     cells = [pl.col("_parts").list.get(i).alias(name) for i, name in enumerate(names)]
     return RawTable(str(path), frame.filter(whole).select(*cells, LINE), quarantine_rows(str(path), bad))
 
@@ -63,8 +103,13 @@ def _table(path: Path, separator: str, names: Sequence[str], encoding: str) -> p
         return None
     table = _delimited(path, separator, names, encoding)
     if table.bad.height:
-        raise DataError(problem(f"{path} has {table.bad.height} lines of another form, the first is line {table.bad['line'][0]}",
-                                f"{len(names)} cells separated by {separator!r}", "unpack the archive again"))
+        raise DataError(
+            problem(
+                f"{path} has {table.bad.height} lines of another form, the first is line {table.bad['line'][0]}",
+                f"{len(names)} cells separated by {separator!r}",
+                "unpack the archive again",
+            )
+        )
     return table.frame.drop(LINE)
 
 
@@ -74,7 +119,9 @@ def read_movielens_100k(path: Path) -> RawLog:
     items = _table(path / "u.item", "|", ("item_id", "title", "released", "video", "url", *GENRES_100K), "latin-1")
     if items is not None:
         flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES_100K]
-        items = items.select("item_id", "title", "released", pl.concat_str(flags, separator="|", ignore_nulls=True).alias("genres"))
+        items = items.select(
+            "item_id", "title", "released", pl.concat_str(flags, separator="|", ignore_nulls=True).alias("genres")
+        )
     users = _table(path / "u.user", "|", ("user_id", "age", "gender", "occupation", "zip_code"), "latin-1")
     return RawLog("movielens-100k", events, items, users)
 
@@ -89,22 +136,26 @@ def read_movielens_1m(path: Path) -> RawLog:
 
 def read_movielens_latest(path: Path) -> RawLog:
     """ratings.csv and movies.csv (ml-latest, ml-latest-small, ml-20m, ml-25m)."""
-    ratings, movies = (path / name if (path / name).is_file() else path / f"{name}.gz" for name in ("ratings.csv", "movies.csv"))
-    return RawLog("movielens-latest", read_raw(ratings), read_table(movies).rename({"movieId": "item_id"}), None,
-                  {"user_id": "userId", "item_id": "movieId", "rating": "rating", "timestamp": "timestamp"})
+    ratings, movies = (
+        path / name if (path / name).is_file() else path / f"{name}.gz" for name in ("ratings.csv", "movies.csv")
+    )
+    return RawLog(
+        "movielens-latest",
+        read_raw(ratings),
+        read_table(movies).rename({"movieId": "item_id"}),
+        None,
+        {"user_id": "userId", "item_id": "movieId", "rating": "rating", "timestamp": "timestamp"},
+    )
 
 
 def _json_files(path: Path) -> list[Path]:
-    if path.is_file():
-        folder = [path]
-    else:
-        folder = sorted(path.iterdir()) if path.is_dir() else []
-    return [child for child in folder if child.name.lower().removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson"))]
+    folder = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    return [
+        child for child in folder if child.name.lower().removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson"))
+    ]
 
 
 def _first_line(path: Path) -> str:
-    import gzip
-
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", errors="replace") as file:
@@ -131,23 +182,30 @@ def read_amazon(path: Path) -> RawLog:
     """Reviews as JSON Lines in the field names of 2014, 2018 or 2023; metadata is any `meta*` file beside them."""
     reviews = [(file, names) for file in _json_files(path) if (names := _amazon_columns(file))]
     if len(reviews) != 1:
-        raise DataError(problem(f"{path} holds {len(reviews)} Amazon review files", "exactly one",
-                                "point to the file of reviews; its metadata is found beside it"))
+        raise DataError(
+            problem(
+                f"{path} holds {len(reviews)} Amazon review files",
+                "exactly one",
+                "point to the file of reviews; its metadata is found beside it",
+            )
+        )
     file, names = reviews[0]
     beside = _json_files(file.parent)
     stem = file.name.split(".")[0].removeprefix("reviews_").removesuffix("_5").removesuffix("_10")
     metas = [other for other in beside if other.name.startswith("meta")]
-    meta = next((other for other in metas if stem in other.name), metas[0] if len(metas) == 1 and path.is_dir() else None)
-    return RawLog("amazon", read_raw(file, list(names.values())), None if meta is None else _amazon_items(meta), None, names)
+    meta = next(
+        (other for other in metas if stem in other.name), metas[0] if len(metas) == 1 and path.is_dir() else None
+    )
+    return RawLog(
+        "amazon", read_raw(file, list(names.values())), None if meta is None else _amazon_items(meta), None, names
+    )
 
 
 def _amazon_items(path: Path) -> pl.DataFrame:
     """Metadata: the last entry of an item counts (the files of 2018 repeat some entries)."""
-    table = read_raw(path)
-    key = "parent_asin" if "parent_asin" in table.frame.columns else "asin"
+    key = next((name for name in ("parent_asin", "asin") if name in _first_line(path)), "asin")
+    table = read_raw(path, [key], optional=AMAZON_ITEMS)
     kept = [name for name in AMAZON_ITEMS if name in table.frame.columns]
-    if key not in table.frame.columns:
-        raise DataError(problem(f"{path} has no field asin or parent_asin", "Amazon metadata", "remove the file or repair it"))
     frame = table.frame.select(pl.col(key).alias("item_id"), *kept)
     # descriptions are text in one release and lists in another; empty lists and texts are no text
     for name in kept:
@@ -172,10 +230,14 @@ def read_sequences(path: Path) -> RawLog:
     if lines.height == 0:
         raise DataError(problem(f"{path} is empty", "one line per user", "check how the file was written"))
     short = lines.filter(pl.col("_parts").list.len() < 2)
-    bad = quarantine_rows(str(path), [(line, "a user without items", cells) for cells, line in short.select("cells", LINE).rows()])
+    bad = quarantine_rows(
+        str(path), [(line, "a user without items", cells) for cells, line in short.select("cells", LINE).rows()]
+    )
     whole = lines.filter(pl.col("_parts").list.len() >= 2)
     events = whole.select(
-        pl.col("_parts").list.first().alias("user_id"), pl.col("_parts").list.slice(1).alias("item_id"),
-        pl.int_ranges(0, pl.col("_parts").list.len() - 1, dtype=pl.Int64).alias("seq_pos"), LINE,
+        pl.col("_parts").list.first().alias("user_id"),
+        pl.col("_parts").list.slice(1).alias("item_id"),
+        pl.int_ranges(0, pl.col("_parts").list.len() - 1, dtype=pl.Int64).alias("seq_pos"),
+        LINE,
     ).explode("item_id", "seq_pos")
     return RawLog("sequences", RawTable(str(path), events, bad))

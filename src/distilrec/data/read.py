@@ -21,7 +21,16 @@ import polars as pl
 
 from distilrec.errors import DataError, nearest, problem
 
-__all__ = ["LINE", "QUARANTINE_SCHEMA", "SUFFIXES", "RawTable", "quarantine_rows", "read_raw", "read_table", "require_columns"]
+__all__ = [
+    "LINE",
+    "QUARANTINE_SCHEMA",
+    "SUFFIXES",
+    "RawTable",
+    "quarantine_rows",
+    "read_raw",
+    "read_table",
+    "require_columns",
+]
 
 LINE = "_line"  # 1-based line of a text file, or row of a Parquet file
 QUARANTINE_SCHEMA: dict[str, Any] = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "content": pl.String}
@@ -50,14 +59,21 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pl.Dat
     table = read_raw(path, columns)
     if table.bad.height:
         first = table.bad.row(0, named=True)
-        raise DataError(problem(f"{table.bad.height} bad lines in {path}; line {first['line']}: {first['reason']}",
-                                "every line in the format of the file's suffix", "repair or remove these lines"))
+        raise DataError(
+            problem(
+                f"{table.bad.height} bad lines in {path}; line {first['line']}: {first['reason']}",
+                "every line in the format of the file's suffix",
+                "repair or remove these lines",
+            )
+        )
     frame = table.frame.drop(LINE)
     return frame if _suffix(Path(path)) not in (".csv", ".tsv") else _typed(frame)
 
 
-def read_raw(path: str | Path, columns: Sequence[str] | None = None) -> RawTable:
+def read_raw(path: str | Path, columns: Sequence[str] | None = None, *, optional: Sequence[str] = ()) -> RawTable:
     """A file with line numbers and the lines that could not be read; cells of CSV and TSV files stay text.
+
+    columns: only these, all of them required. optional: further columns of a JSON Lines file, read where they exist.
 
     Raises DataError for a missing, empty or truncated file, an unknown suffix and a missing column.
     """
@@ -66,8 +82,13 @@ def read_raw(path: str | Path, columns: Sequence[str] | None = None) -> RawTable
         raise DataError(problem(f"there is no file {path}", "a Parquet, CSV, TSV or JSON Lines file", "check the path"))
     suffix = _suffix(path)
     if suffix not in SUFFIXES:
-        raise DataError(problem(f"{path.name} has the unknown suffix {suffix!r}", ", ".join(SUFFIXES) + " (or .gz of the text formats)",
-                                "convert the file or rename it"))
+        raise DataError(
+            problem(
+                f"{path.name} has the unknown suffix {suffix!r}",
+                ", ".join(SUFFIXES) + " (or .gz of the text formats)",
+                "convert the file or rename it",
+            )
+        )
     if path.stat().st_size == 0:
         raise _empty(path)
     if suffix == ".parquet":
@@ -75,12 +96,16 @@ def read_raw(path: str | Path, columns: Sequence[str] | None = None) -> RawTable
     elif suffix in (".csv", ".tsv"):
         table = _read_csv(path, "," if suffix == ".csv" else "\t")
     else:
-        table = _read_json_lines(path, columns)
+        table = _read_json_lines(path, None if columns is None else [*columns, *optional])
     if table.frame.height + table.bad.height == 0:
         raise _empty(path)
     if columns is not None:
         require_columns(table.frame, columns, path)
-        table = RawTable(table.file, table.frame.select(*columns, LINE), table.bad)
+        table = RawTable(
+            table.file,
+            table.frame.select(*columns, *(c for c in optional if c in table.frame.columns), LINE),
+            table.bad,
+        )
     return table
 
 
@@ -89,8 +114,13 @@ def require_columns(frame: pl.DataFrame, columns: Sequence[str], path: str | Pat
     existing = [name for name in frame.columns if name != LINE]
     missing = [f"{name!r}{nearest(name, existing)}" for name in columns if name not in existing]
     if missing:
-        raise DataError(problem(f"{path} lacks the column {', '.join(missing)}", "its columns are " + ", ".join(existing),
-                                "name the right column, e.g. columns={'user_id': 'your column'}"))
+        raise DataError(
+            problem(
+                f"{path} lacks the column {', '.join(missing)}",
+                "its columns are " + ", ".join(existing),
+                "name the right column, e.g. columns={'user_id': 'your column'}",
+            )
+        )
 
 
 def read_bytes(path: Path) -> bytes:
@@ -101,7 +131,9 @@ def read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(data)
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(problem(f"{path} is not a whole gzip file ({error})", "a complete .gz file", "copy or download it again")) from error
+        raise DataError(
+            problem(f"{path} is not a whole gzip file ({error})", "a complete .gz file", "copy or download it again")
+        ) from error
 
 
 def _suffix(path: Path) -> str:
@@ -120,8 +152,13 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> RawTable:
         frame = pl.read_parquet(path, columns=None if columns is None else list(columns))
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(problem(f"{path} cannot be read as Parquet: {reason}", "a whole Parquet file",
-                                "the file is truncated or of another format: copy or write it again")) from error
+        raise DataError(
+            problem(
+                f"{path} cannot be read as Parquet: {reason}",
+                "a whole Parquet file",
+                "the file is truncated or of another format: copy or write it again",
+            )
+        ) from error
     return RawTable(str(path), frame.with_row_index(LINE, 1).with_columns(pl.col(LINE).cast(pl.Int64)))
 
 
@@ -130,7 +167,9 @@ def _read_csv(path: Path, separator: str) -> RawTable:
     if not data.strip():
         raise _empty(path)
     try:
-        frame = pl.read_csv(io.BytesIO(data), separator=separator, infer_schema=False, encoding="utf8", raise_if_empty=True)
+        frame = pl.read_csv(
+            io.BytesIO(data), separator=separator, infer_schema=False, encoding="utf8", raise_if_empty=True
+        )
         return RawTable(str(path), frame.with_columns(line_column(frame.height, 2)))
     except pl.exceptions.PolarsError:
         # rows with too many cells or broken quotes: slower, but the good rows are kept and the bad ones named
@@ -155,28 +194,46 @@ def _read_csv_by_line(path: Path, data: bytes, separator: str) -> RawTable:
             elif row:
                 bad.append((reader.line_num, f"{len(row)} cells, expected {len(header)}", separator.join(row)))
     except csv.Error as error:
-        raise DataError(problem(f"{path} line {reader.line_num}: {error}", "a CSV file", "repair the quotes")) from error
-    frame = pl.DataFrame(good, schema={name: pl.String for name in header}, orient="row")
-    return RawTable(str(path), frame.with_columns(pl.Series(LINE, lines, dtype=pl.Int64)), quarantine_rows(str(path), bad))
+        raise DataError(
+            problem(f"{path} line {reader.line_num}: {error}", "a CSV file", "repair the quotes")
+        ) from error
+    frame = pl.DataFrame(good, schema=dict.fromkeys(header, pl.String), orient="row")
+    return RawTable(
+        str(path), frame.with_columns(pl.Series(LINE, lines, dtype=pl.Int64)), quarantine_rows(str(path), bad)
+    )
 
 
-def _read_json_lines(path: Path, columns: Sequence[str] | None) -> RawTable:
+def _read_json_lines(path: Path, names: Sequence[str] | None) -> RawTable:
     data = read_bytes(path)
     if not data.strip():
         raise _empty(path)
     lines = data.splitlines()
-    if len(lines) and not data.lstrip().startswith(b"["):
-        try:
-            frame = pl.read_ndjson(io.BytesIO(data), infer_schema_length=None)
-            if frame.height == len(lines):  # otherwise there are blank lines, and the line numbers would be off
-                return RawTable(str(path), frame.with_columns(line_column(frame.height, 1)))
-        except pl.exceptions.PolarsError:
-            pass  # the careful way below says which lines are at fault
-    return _read_json_by_line(path, lines, columns)
+    try:
+        # only the fields asked for are given a type: free dictionaries among the others could have thousands of keys
+        schema = None if names is None else {name: _json_column(name, lines[:1000]).dtype for name in names}
+        frame = pl.read_ndjson(io.BytesIO(data), schema=schema, infer_schema_length=None)
+        if frame.height == len(lines):  # otherwise there are blank lines, and the line numbers would be off
+            return RawTable(str(path), _filled(frame).with_columns(line_column(frame.height, 1)))
+    except (pl.exceptions.PolarsError, ValueError):
+        pass  # the careful way below says which lines are at fault
+    return _read_json_by_line(path, lines, names)
 
 
-def _read_json_by_line(path: Path, lines: list[bytes], columns: Sequence[str] | None) -> RawTable:
+def _json_column(name: str, lines: list[bytes]) -> pl.Series:
+    column = _column(name, [json.loads(line).get(name) for line in lines if line.strip().startswith(b"{")])
+    inner = getattr(column.dtype, "inner", None)
+    unknown = {pl.Null: pl.String, pl.List: pl.List(pl.String)}
+    return column.cast(unknown[column.dtype.base_type()]) if pl.Null in (column.dtype, inner) else column
+
+
+def _filled(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without the columns that no record has."""
+    return frame.select([name for name in frame.columns if name == LINE or frame[name].null_count() < frame.height])
+
+
+def _read_json_by_line(path: Path, lines: list[bytes], names: Sequence[str] | None) -> RawTable:
     records: list[dict[str, Any]] = []
+    numbers: list[int] = []
     bad: list[tuple[int, str, str]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -190,14 +247,34 @@ def _read_json_by_line(path: Path, lines: list[bytes], columns: Sequence[str] | 
                 bad.append((number, f"not JSON: {error.msg} at column {error.colno}", text[:500]))
                 continue
         if isinstance(record, dict):
-            records.append({**(record if columns is None else {c: record[c] for c in columns if c in record}), LINE: number})
+            records.append(record)
+            numbers.append(number)
         else:
             bad.append((number, f"a JSON {type(record).__name__}, expected an object", text[:500]))
-    names = {name for record in records for name in record if name != LINE}
-    if columns is not None and records:
-        require_columns(pl.DataFrame(schema={name: pl.String for name in sorted(names)}), columns, path)
-    frame = pl.DataFrame(records, infer_schema_length=None, strict=False) if records else pl.DataFrame(schema={LINE: pl.Int64})
+    found = dict.fromkeys(name for record in records for name in record)
+    columns = [
+        _column(name, [record.get(name) for record in records]) for name in found if names is None or name in names
+    ]
+    frame = _filled(pl.DataFrame([*columns, pl.Series(LINE, numbers, dtype=pl.Int64)]))
     return RawTable(str(path), frame, quarantine_rows(str(path), bad))
+
+
+def _column(name: str, values: list[Any]) -> pl.Series:
+    """Values of one kind as that kind; a field that is sometimes a list and sometimes text becomes text."""
+    if len({type(value) for value in values if value is not None} - {int, float}) <= 1:
+        try:
+            return pl.Series(name, values, strict=not any(isinstance(value, float) for value in values))
+        except (TypeError, OverflowError, pl.exceptions.PolarsError):
+            pass
+    return pl.Series(name, [_as_text(value) for value in values], dtype=pl.String)
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return " ".join(text for text in map(_as_text, value) if text)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _python_literal(text: str) -> dict[str, Any] | None:

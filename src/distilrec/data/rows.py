@@ -26,16 +26,19 @@ def find_columns(frame: pl.DataFrame, columns: Mapping[str, str] | None, file: s
     given = dict(columns or {})
     for role in given:
         if role not in ROLES:
-            raise DataError(problem(f"columns has the unknown role {role!r}{nearest(role, ROLES)}", ", ".join(ROLES),
-                                    "map roles to the names in your file, e.g. {'user_id': 'customer'}"))
+            raise DataError(
+                problem(
+                    f"columns has the unknown role {role!r}{nearest(role, ROLES)}",
+                    ", ".join(ROLES),
+                    "map roles to the names in your file, e.g. {'user_id': 'customer'}",
+                )
+            )
     found = {role: given.get(role, role) for role in ROLES if role in given or role in frame.columns}
     require_columns(frame, [found.get(role, role) for role in _KEYS] + list(given.values()), file)
     return found
 
 
-def standardize(
-    frame: pl.DataFrame, columns: Mapping[str, str] | None, file: str
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def standardize(frame: pl.DataFrame, columns: Mapping[str, str] | None, file: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(good rows in standard columns + LINE, bad rows of file, line, reason, content).
 
     A row is bad when a key is null or empty, a number or time cannot be parsed, a weight is NaN or
@@ -67,7 +70,9 @@ def standardize(
             rating = _number(column).cast(pl.Float32, strict=False)
             result[role] = rating
             # a null rating is an event without one; a text that is no number, NaN and infinity are faults
-            faults.append(("rating is not a finite number", column.is_not_null() & ~rating.is_finite().fill_null(False)))
+            faults.append(
+                ("rating is not a finite number", column.is_not_null() & ~rating.is_finite().fill_null(False))
+            )
         elif role in ("split", "event"):
             result[role] = column.cast(pl.String)
     return _separate(frame, pl.DataFrame(result), faults, found, file)
@@ -84,20 +89,29 @@ def _separate(
         role = text.split()[0]
         if wrong * 2 > rows.height:
             shown = ", ".join(map(repr, raw[found[role]].filter(mask).head(3).to_list()))
-            raise DataError(problem(
-                f"{file}: in {wrong} of {rows.height} rows {text} (column {found[role]!r} holds {shown})",
-                "a column of that role, with few exceptions",
-                f"map another column to {role!r}, or repair this one",
-            ))
-        reason = pl.select(pl.when(mask & reason.is_null()).then(pl.lit(text)).otherwise(reason).alias("reason")).to_series()
+            raise DataError(
+                problem(
+                    f"{file}: in {wrong} of {rows.height} rows {text} (column {found[role]!r} holds {shown})",
+                    "a column of that role, with few exceptions",
+                    f"map another column to {role!r}, or repair this one",
+                )
+            )
+        reason = pl.select(
+            pl.when(mask & reason.is_null()).then(pl.lit(text)).otherwise(reason).alias("reason")
+        ).to_series()
     bad = reason.is_not_null()
     if not bad.any():
         return rows, pl.DataFrame(schema=QUARANTINE_SCHEMA)
     content = raw.filter(bad).select(list(dict.fromkeys(found.values()))).rows(named=True)
-    quarantine = pl.DataFrame({
-        "file": [file] * len(content), "line": rows[LINE].filter(bad), "reason": reason.filter(bad),
-        "content": [str(row) for row in content],
-    }, schema=QUARANTINE_SCHEMA)
+    quarantine = pl.DataFrame(
+        {
+            "file": [file] * len(content),
+            "line": rows[LINE].filter(bad),
+            "reason": reason.filter(bad),
+            "content": [str(row) for row in content],
+        },
+        schema=QUARANTINE_SCHEMA,
+    )
     return rows.filter(~bad), quarantine
 
 
@@ -123,8 +137,13 @@ def plain_keys(column: pl.Series) -> pl.Series:
 
 def _key(column: pl.Series, role: str, file: str) -> pl.Series:
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-        raise DataError(problem(f"{file}: column {column.name!r} for {role!r} has type {column.dtype}",
-                                "whole numbers or text", "map another column, or convert this one"))
+        raise DataError(
+            problem(
+                f"{file}: column {column.name!r} for {role!r} has type {column.dtype}",
+                "whole numbers or text",
+                "map another column, or convert this one",
+            )
+        )
     return plain_keys(column).alias(role)
 
 
@@ -142,18 +161,31 @@ def _times(column: pl.Series, file: str) -> tuple[pl.Series, pl.Series, pl.Serie
         fine = column.dt.epoch("us")
         return (fine // 1_000_000).alias("timestamp"), fine.alias("_fine"), pl.repeat(False, column.len(), eager=True)
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
-        raise DataError(problem(f"{file}: column {column.name!r} for 'timestamp' has type {column.dtype}",
-                                "Unix times, dates, or dates as text", "map another column, or convert this one"))
+        raise DataError(
+            problem(
+                f"{file}: column {column.name!r} for 'timestamp' has type {column.dtype}",
+                "Unix times, dates, or dates as text",
+                "map another column, or convert this one",
+            )
+        )
     numbers = _number(column)
     if numbers.dtype.is_float():
         numbers = numbers.fill_nan(None)
     if column.dtype == pl.String and numbers.null_count() * 2 > column.null_count() + column.len():
         numbers = _dates(column)
-        return (numbers // 1_000_000).alias("timestamp"), numbers.alias("_fine"), numbers.is_null() & column.is_not_null()
+        return (
+            (numbers // 1_000_000).alias("timestamp"),
+            numbers.alias("_fine"),
+            numbers.is_null() & column.is_not_null(),
+        )
     median = numbers.median()
     scale = next((scale for bound, scale, _ in _UNITS if isinstance(median, int | float) and abs(median) >= bound), 1)
     # a float second carries a fraction that still orders events, so the fine value counts microseconds
-    fine = numbers.cast(pl.Int64, strict=False) if numbers.dtype.is_integer() or scale > 1 else (numbers * 1e6).cast(pl.Int64, strict=False)
+    fine = (
+        numbers.cast(pl.Int64, strict=False)
+        if numbers.dtype.is_integer() or scale > 1
+        else (numbers * 1e6).cast(pl.Int64, strict=False)
+    )
     divisor = scale if numbers.dtype.is_integer() or scale > 1 else 1_000_000
     seconds = (fine // divisor) if divisor > 1 else fine
     return seconds.alias("timestamp"), fine.alias("_fine"), fine.is_null() & column.is_not_null()

@@ -1,18 +1,19 @@
-"""Splitting events into train, valid and test, and the check that nothing leaks between them."""
+"""Splitting events into train, valid and test."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from distilrec.data.build import UNKNOWN_ORDER
+from distilrec.data.leaks import check_leaks
 from distilrec.errors import DataError, nearest, problem
 from distilrec.types import PARTS, Dataset, Split
 
-__all__ = ["CARVED", "METHODS", "check_leaks", "needs_order", "split", "split_settings"]
+__all__ = ["CARVED", "METHODS", "needs_order", "split", "split_settings"]
 
 # method -> its parameters and their defaults (None: not given)
 METHODS: dict[str, dict[str, Any]] = {
@@ -36,15 +37,27 @@ def split_settings(settings: str | Mapping[str, Any]) -> dict[str, Any]:
     given = {"method": settings} if isinstance(settings, str) else dict(settings)
     method = given.pop("method", "leave-last-out")
     if method not in METHODS:
-        raise DataError(problem(f"unknown split {method!r}{nearest(str(method), METHODS)}", ", ".join(METHODS), "choose one of these"))
+        raise DataError(
+            problem(
+                f"unknown split {method!r}{nearest(str(method), METHODS)}", ", ".join(METHODS), "choose one of these"
+            )
+        )
     known = {**METHODS[method], "check": True, "seed": None}
     for key in given:
         if key not in known:
-            raise DataError(problem(f"split {method!r} has no setting {key!r}{nearest(key, known)}", ", ".join(known), "correct the name"))
+            raise DataError(
+                problem(
+                    f"split {method!r} has no setting {key!r}{nearest(key, known)}",
+                    ", ".join(known),
+                    "correct the name",
+                )
+            )
     return {"method": method, **known, **given}
 
 
-def split(dataset: Dataset, method: str = "leave-last-out", *, seed: int = 0, check: bool = True, **settings: Any) -> Split:
+def split(
+    dataset: Dataset, method: str = "leave-last-out", *, seed: int = 0, check: bool = True, **settings: Any
+) -> Split:
     """Put every event into exactly one part.
 
     - leave-last-out: a user's last event is test, the one before valid, the rest train; users with fewer than 3
@@ -88,7 +101,9 @@ def _assemble(dataset: Dataset, parts: np.ndarray, method: str, counts: dict[str
     ends = np.cumsum(sizes.ravel()).reshape(-1, 3)
     bounds = np.column_stack([ends[:, 0] - sizes[:, 0], ends]).astype(np.int64)
     counts["users without train events"] = int(((sizes[:, 0] == 0) & (sizes.sum(axis=1) > 0)).sum())
-    return Split(dataset, method, events.item_ids[order], events.timestamps[order], events.weights[order], bounds, counts)
+    return Split(
+        dataset, method, events.item_ids[order], events.timestamps[order], events.weights[order], bounds, counts
+    )
 
 
 def _ordered(dataset: Dataset, counts: dict[str, int]) -> np.ndarray:
@@ -96,8 +111,13 @@ def _ordered(dataset: Dataset, counts: dict[str, int]) -> np.ndarray:
     known = np.flatnonzero(dataset.interactions.timestamps != UNKNOWN_ORDER)
     counts["rows without order"] = len(dataset.interactions) - len(known)
     if len(known) == 0:
-        raise DataError(problem(f"{dataset.name} has neither times nor positions", "a column timestamp or seq_pos",
-                                "name it under columns, or split by 'random', 'k-fold' or 'given'"))
+        raise DataError(
+            problem(
+                f"{dataset.name} has neither times nor positions",
+                "a column timestamp or seq_pos",
+                "name it under columns, or split by 'random', 'k-fold' or 'given'",
+            )
+        )
     return known
 
 
@@ -116,8 +136,13 @@ def _leave_last_out(dataset: Dataset, counts: dict[str, int]) -> np.ndarray:
 
 def _by_time(dataset: Dataset, settings: Mapping[str, Any], counts: dict[str, int]) -> np.ndarray:
     if not dataset.timed:
-        raise DataError(problem(f"{dataset.name} has positions but no times", "a column timestamp for a split by time",
-                                "use 'leave-last-out', or name the column of times"))
+        raise DataError(
+            problem(
+                f"{dataset.name} has positions but no times",
+                "a column timestamp for a split by time",
+                "use 'leave-last-out', or name the column of times",
+            )
+        )
     known = _ordered(dataset, counts)
     times = dataset.interactions.timestamps[known]
     valid_from, test_from = (_moment(settings[name]) for name in ("valid_from", "test_from"))
@@ -129,14 +154,22 @@ def _by_time(dataset: Dataset, settings: Mapping[str, Any], counts: dict[str, in
         before = int(np.searchsorted(ordered, test_from, side="left"))
         valid_from = int(ordered[max(0, min(before, round(before - len(ordered) * settings["valid"])))])
     if valid_from > test_from:
-        raise DataError(problem(f"valid_from {valid_from} is after test_from {test_from}", "train < valid < test", "swap them"))
+        raise DataError(
+            problem(f"valid_from {valid_from} is after test_from {test_from}", "train < valid < test", "swap them")
+        )
     parts = np.full(len(dataset.interactions), _DROP)
     parts[known] = (times >= valid_from).astype(np.int8) + (times >= test_from)
     found = np.bincount(parts[known], minlength=3)
     if (found == 0).any():
         empty = ", ".join(PARTS[p] for p in np.flatnonzero(found == 0))
-        raise DataError(problem(f"the split by time leaves {empty} empty (times {ordered[0]} to {ordered[-1]}, valid from "
-                                f"{valid_from}, test from {test_from})", "events in every part", "choose other limits"))
+        raise DataError(
+            problem(
+                f"the split by time leaves {empty} empty (times {ordered[0]} to {ordered[-1]}, valid from "
+                f"{valid_from}, test from {test_from})",
+                "events in every part",
+                "choose other limits",
+            )
+        )
     return parts
 
 
@@ -147,14 +180,22 @@ def _moment(value: Any) -> int | None:
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError as error:
-        raise DataError(problem(f"{value!r} is not a moment", "Unix seconds or an ISO date such as 2001-03-01", "correct it")) from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp())
+        raise DataError(
+            problem(f"{value!r} is not a moment", "Unix seconds or an ISO date such as 2001-03-01", "correct it")
+        ) from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def _check_shares(*shares: Any) -> None:
     wrong = [s for s in shares if not isinstance(s, int | float) or isinstance(s, bool) or not 0 < s < 1]
     if wrong or sum(shares) >= 1:
-        raise DataError(problem(f"split shares {', '.join(map(str, shares))}", "numbers between 0 and 1 with a sum below 1", "correct them"))
+        raise DataError(
+            problem(
+                f"split shares {', '.join(map(str, shares))}",
+                "numbers between 0 and 1 with a sum below 1",
+                "correct them",
+            )
+        )
 
 
 def _at_random(n: int, valid: float, test: float, seed: int) -> np.ndarray:
@@ -163,83 +204,53 @@ def _at_random(n: int, valid: float, test: float, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng(seed).permutation(n)
     parts = np.zeros(n, dtype=np.int8)
     parts[shuffled[:n_test]] = 2
-    parts[shuffled[n_test:n_test + n_valid]] = 1
+    parts[shuffled[n_test : n_test + n_valid]] = 1
     return parts
 
 
 def _k_fold(n: int, settings: Mapping[str, Any], seed: int) -> tuple[np.ndarray, str]:
     folds, fold = settings["folds"], settings["fold"]
     if not (isinstance(folds, int) and isinstance(fold, int) and 2 <= folds <= n and 0 <= fold < folds):
-        raise DataError(problem(f"fold {fold} of {folds} for {n} events", "2 <= folds <= events and 0 <= fold < folds", "correct them"))
+        raise DataError(
+            problem(
+                f"fold {fold} of {folds} for {n} events", "2 <= folds <= events and 0 <= fold < folds", "correct them"
+            )
+        )
     _check_shares(settings["valid"])
     shuffled = np.random.default_rng(seed).permutation(n)
     parts = np.zeros(n, dtype=np.int8)
     is_test = np.arange(n) % folds == fold
     parts[shuffled[is_test]] = 2
     rest = shuffled[~is_test]
-    parts[rest[:round(len(rest) * settings["valid"])]] = 1
+    parts[rest[: round(len(rest) * settings["valid"])]] = 1
     return parts, f"k-fold {fold + 1}/{folds}"
 
 
 def _given(dataset: Dataset, carve: float, seed: int, counts: dict[str, int]) -> tuple[np.ndarray, str]:
     if "split" not in dataset.interactions.context:
-        raise DataError(problem(f"{dataset.name} has no column 'split'", "train, valid or test in each row",
-                                "name the column: columns={'split': ...}, or choose another split"))
+        raise DataError(
+            problem(
+                f"{dataset.name} has no column 'split'",
+                "train, valid or test in each row",
+                "name the column: columns={'split': ...}, or choose another split",
+            )
+        )
     parts = np.array(dataset.interactions.context["split"], dtype=np.int8)
     counts["rows without a part"] = int((parts < 0).sum())
     found = np.bincount(parts[parts >= 0], minlength=3)
     if found[0] == 0 or found[2] == 0:
-        raise DataError(problem(f"the column 'split' gives {found[0]} train and {found[2]} test rows", "rows of both", "correct the column"))
+        raise DataError(
+            problem(
+                f"the column 'split' gives {found[0]} train and {found[2]} test rows",
+                "rows of both",
+                "correct the column",
+            )
+        )
     if found[1]:
         return parts, "given"
     _check_shares(carve)
     train = np.flatnonzero(parts == 0)
-    moved = np.random.default_rng(seed).permutation(train)[:max(1, round(len(train) * carve))]
+    moved = np.random.default_rng(seed).permutation(train)[: max(1, round(len(train) * carve))]
     parts[moved] = 1
     counts["rows moved from train to valid"] = len(moved)
     return parts, CARVED
-
-
-def check_leaks(split: Split) -> None:
-    """Raise DataError if a part leaks into another.
-
-    Checked: an event (user, item, time) that is in two parts or twice in valid or test; for leave-last-out, a user's
-    later part that starts before the earlier one ends; for the split by time, the same over all users.
-    """
-    users = np.repeat(np.arange(split.n_users), split.bounds[:, 3] - split.bounds[:, 0])
-    positions = np.arange(len(users))
-    parts = (positions >= split.bounds[users, 1]).astype(np.int8) + (positions >= split.bounds[users, 2])
-    _check_repeats(split, users, parts)
-    if split.method == "leave-last-out":
-        late = np.flatnonzero((np.diff(split.timestamps) < 0) & (np.diff(users) == 0))
-        if len(late):
-            raise _leak(split, f"{len(late)} events come before the event that precedes them", users[late], late)
-    if split.method == "time":
-        for earlier, later in ((0, 1), (1, 2)):
-            first, last = split.timestamps[parts == earlier], split.timestamps[parts == later]
-            if len(first) and len(last) and first.max() >= last.min():
-                raise DataError(problem(f"{PARTS[earlier]} runs until {first.max()}, {PARTS[later]} starts at {last.min()}",
-                                        "every event of an earlier part before all of a later one", "rebuild the split"))
-
-
-def _check_repeats(split: Split, users: np.ndarray, parts: np.ndarray) -> None:
-    pairs = users * np.int64(split.n_items) + split.items
-    ordered = np.sort(pairs)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(repeated) == 0:
-        return
-    # only the few repeated pairs are looked at in full
-    rows = np.flatnonzero(np.isin(pairs, repeated))
-    rows = rows[np.lexsort((parts[rows], split.timestamps[rows], pairs[rows]))]
-    same = (pairs[rows][1:] == pairs[rows][:-1]) & (split.timestamps[rows][1:] == split.timestamps[rows][:-1])
-    leaks = rows[1:][same & (parts[rows][1:] > 0)]
-    if len(leaks):
-        raise _leak(split, f"{len(leaks)} events (user, item, time) of valid or test occur more than once", users[leaks], leaks)
-
-
-def _leak(split: Split, seen: str, users: np.ndarray, rows: np.ndarray) -> DataError:
-    data = split.dataset
-    shown = "; ".join(f"user {data.user_keys[u]}, item {data.item_keys[split.items[r]]}, time {split.timestamps[r]}"
-                      for u, r in zip(users[:3], rows[:3], strict=True))
-    return DataError(problem(f"{seen}: {shown}", "each event in one part only",
-                             "remove duplicates (clean: exact_duplicates), or repair the column 'split'"))

