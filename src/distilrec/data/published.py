@@ -75,6 +75,11 @@ class RawLog:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
+def _lines(path: Path, encoding: str) -> list[str]:
+    """Lines by the line feeds of the file only: str.splitlines would also cut at signs that occur in titles."""
+    return [line.decode(encoding, errors="replace") for line in read_bytes(path).splitlines()]
+
+
 def _delimited(path: Path, separator: str, names: Sequence[str], encoding: str) -> RawTable:
     """A headerless file with a separator of any length; lines with another number of cells are bad."""
     gz = path.with_name(path.name + ".gz")
@@ -83,7 +88,7 @@ def _delimited(path: Path, separator: str, names: Sequence[str], encoding: str) 
         raise DataError(
             problem(f"there is no file {path}", "all files of the published archive", "unpack the archive again")
         )
-    lines = pl.Series("cells", read_bytes(path).decode(encoding).splitlines(), dtype=pl.String)
+    lines = pl.Series("cells", _lines(path, encoding), dtype=pl.String)
     frame = lines.to_frame().with_row_index(LINE, 1).with_columns(pl.col(LINE).cast(pl.Int64))
     frame = frame.filter(pl.col("cells").str.strip_chars() != "")
     if frame.height == 0:
@@ -223,7 +228,7 @@ def is_sequences(path: Path) -> bool:
 
 def read_sequences(path: Path) -> RawLog:
     """One line per user: the user's key, then the keys of its items, oldest first, separated by blanks."""
-    text = read_bytes(path).decode("utf-8", errors="replace").splitlines()
+    text = _lines(path, "utf-8")
     lines = pl.DataFrame({"cells": pl.Series(text, dtype=pl.String)}).with_row_index(LINE, 1)
     lines = lines.with_columns(pl.col(LINE).cast(pl.Int64), pl.col("cells").str.extract_all(r"\S+").alias("_parts"))
     lines = lines.filter(pl.col("_parts").list.len() > 0)
