@@ -61,7 +61,7 @@ def test_movielens_1m(tmp_path):
     assert detect_layout(tmp_path) == "movielens-1m"
     split = prepare(tmp_path)
     assert histories(split) == {"1": ["1193", "661"]}
-    assert split.dataset.item_texts() == ["James: the Peach (1996)", "Misérables, Les\x85"]
+    assert split.dataset.item_texts() == ["James: the Peach (1996)", "Misérables\x85, Les"]
 
 
 def test_movielens_latest(tmp_path):
