@@ -38,8 +38,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bundle", "BundleError", "DataError", "DistilrecError", "KnowledgeError", "KnowledgeStore", "MissingExtraError",
-    "RecipeError", "Report", "Student", "TrainSettings", "TrainingError", "__version__", "distill", "evaluate", "export",
-    "extract", "load", "load_split", "prepare", "save_split", "simulate_shop", "teach",
+    "RecipeError", "Report", "Student", "TrainSettings", "TrainingError", "__version__", "distill", "evaluate",
+    "export", "extract", "load", "load_split", "prepare", "save_split", "simulate_shop", "teach",
 ]
 
 _HOME = {

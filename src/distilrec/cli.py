@@ -1,0 +1,266 @@
+"""The command line: verbs only, and the one reader of argv. What a verb needs is imported inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distilrec import __version__
+from distilrec.cli_guard import Guarded, recipe_file, shipped_recipes, unknown_recipe, use_threads
+from distilrec.errors import DataError, RecipeError, problem
+
+__all__ = ["app", "main"]
+
+_STAGES = {
+    "prepare": "Read, clean and split the data.",
+    "teach": "Train the teachers, or adopt them.",
+    "extract": "Write down what the teachers know.",
+    "distill": "Train students and controls.",
+    "export": "Write the bundles that are served.",
+    "evaluate": "Measure everything on the test part and write the report.",
+}
+
+
+app = typer.Typer(
+    cls=Guarded, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Distill a large recommender into a small one that a CPU core serves, and prove what was kept.",
+)
+recipes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The recipes that come with distilrec.")
+app.add_typer(recipes_app, name="recipes")
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a name of `recipes ls`.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="A log (file or folder), in place of the recipe's.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/NAME]")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.  [default: the recipe's, 1]")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. student.settings.dim=64.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="DISTILREC_DEBUG", help="Show where an error came from.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Distill a large recommender into a small one that a CPU core serves, and prove what was kept."""
+    del debug  # read by Guarded
+    use_threads(1)
+    if version:
+        typer.echo(f"distilrec {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(out: OutOption = None, threads: ThreadsOption = None, settings: SetOption = None) -> None:
+    """The whole job on the built-in data set."""
+    _run("demo", None, out, None, threads, settings)
+
+
+@app.command()
+def new(
+    data: Annotated[Path, typer.Argument(help="A file or folder of interactions.")],
+    out: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.yaml"),
+    force: ForceOption = False,
+) -> None:
+    """Guess what the columns of DATA mean and write a recipe to edit."""
+    from distilrec.cli_views import recipe_text
+    from distilrec.data.guess import guess
+    from distilrec.files import atomic_file
+    from distilrec.recipe_yaml import parse_recipe
+
+    _refuse_existing(out, force)
+    if not data.exists():
+        raise DataError(problem(f"there is nothing at {data}", "a file or folder of interactions", "check the path"))
+    found = guess(data)
+    text = recipe_text(found, name=data.resolve().name.split(".")[0] or "data")
+    parse_recipe(text, name=str(out))
+    with atomic_file(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    for note in found["notes"]:
+        typer.echo(note)
+    typer.echo(f"recipe: {out}\nnext: look it over, then\n  distilrec run {out}")
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument, data: DataOption = None, out: OutOption = None, device: DeviceOption = None,
+    threads: ThreadsOption = None, settings: SetOption = None,
+) -> None:
+    """The whole job: every stage in turn. Finished stages are recognized and have nothing to do."""
+    _run(recipe, data, out, device, threads, settings)
+
+
+def _run(
+    name: str, data: Path | None, out: Path | None, device: str | None, threads: int | None, settings: list[str] | None,
+) -> None:
+    from distilrec.cli_views import print_next, print_plan
+
+    recipe, folder = _recipe(name, data, out, device, threads, settings)
+    print_plan(recipe, folder)
+    from distilrec import pipeline
+
+    pipeline.run(recipe, folder, say=typer.echo)
+    print_next(folder)
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(
+        recipe: RecipeArgument, data: DataOption = None, out: OutOption = None, device: DeviceOption = None,
+        threads: ThreadsOption = None, settings: SetOption = None,
+    ) -> None:
+        loaded, folder = _recipe(recipe, data, out, device, threads, settings)
+        from distilrec import pipeline
+
+        pipeline.run_stage(stage, loaded, folder, say=typer.echo)
+        order = list(_STAGES)
+        if stage != order[-1]:
+            typer.echo(f"next: distilrec {order[order.index(stage) + 1]} {recipe} --out {folder}")
+
+    return command
+
+
+for _stage, _help in _STAGES.items():
+    app.command(_stage, help=_help)(_stage_command(_stage))
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a run folder that holds one.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+) -> None:
+    """Answer over HTTP: /recommend, /items/KEY/similar, /health, /metrics, /docs."""
+    from distilrec.serving.app import serve as start
+
+    start(_bundle_folder(bundle), host, port)
+
+
+@app.command()
+def recommend(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a run folder that holds one.")],
+    users: Annotated[Path, typer.Option(help="Parquet, CSV or JSON Lines: user_id and history, or one event per row.")],
+    out: Annotated[Path, typer.Option(help=".parquet, .csv or .jsonl: user_id, rank, item_id, score.")],
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items per user.")] = 10,
+) -> None:
+    """Recommend for every user of a file."""
+    from distilrec.bundle.offline import recommend_file
+    from distilrec.bundle.runtime import load
+
+    counts = recommend_file(load(_bundle_folder(bundle)), users, out, k)
+    typer.echo(f"{counts['users']:,} users, {counts['rows']:,} rows -> {out}")
+    if counts["unknown_events"]:
+        typer.echo(f"  {counts['unknown_events']:,} events of items that the bundle does not know were skipped")
+    if counts["users_without_known_items"]:
+        typer.echo(f"  {counts['users_without_known_items']:,} users without any known item got the list for newcomers")
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A run, bundle, knowledge, data or model folder, a report, a recipe.")],
+) -> None:
+    """Show what something that distilrec made holds, and whether it is whole."""
+    from distilrec.cli_inspect import print_anything
+
+    print_anything(path)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A report.json or a run folder.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Two runs side by side."""
+    from distilrec.cli_inspect import print_comparison
+
+    print_comparison(a, b)
+
+
+@app.command()
+def methods() -> None:
+    """The models, teachers and losses that a recipe can name."""
+    from distilrec.cli_views import print_methods
+
+    print_methods()
+
+
+@recipes_app.command("ls")
+def recipes_ls() -> None:
+    """List them."""
+    for file in shipped_recipes():
+        first = file.read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{file.stem:<18} {first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip())
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="A name of `recipes ls`.")],
+    to: Annotated[Path | None, typer.Argument(help="Where to.  [default: NAME.yaml]")] = None,
+    force: ForceOption = False,
+) -> None:
+    """Copy one here, to edit."""
+    from distilrec.files import atomic_file
+
+    source = next((file for file in shipped_recipes() if file.stem == name.removesuffix(".yaml")), None)
+    if source is None:
+        raise unknown_recipe(name)
+    target = to or Path(source.name)
+    _refuse_existing(target, force)
+    with atomic_file(target) as temporary:
+        temporary.write_bytes(source.read_bytes())
+    typer.echo(f"{target}\nnext: distilrec run {target}")
+
+
+@recipes_app.command("check")
+def recipes_check(
+    recipes: Annotated[list[str] | None, typer.Argument(help="Files or names.  [default: all of `ls`]")] = None,
+) -> None:
+    """Check recipes without running them; every fault is shown."""
+    from distilrec.recipe_yaml import load_recipe
+
+    bad = 0
+    for name in recipes or [file.stem for file in shipped_recipes()]:
+        try:
+            load_recipe(recipe_file(name))
+            typer.echo(f"{name}: good")
+        except RecipeError as error:
+            bad += 1
+            typer.secho(str(error), fg="red", err=True)
+    if bad:
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """The entry point of the `distilrec` command."""
+    app(prog_name="distilrec")
+
+
+def _recipe(
+    name: str, data: Path | None, out: Path | None, device: str | None, threads: int | None, settings: list[str] | None,
+) -> tuple[Any, Path]:
+    """The checked recipe and the run folder; threads are set before anything heavy starts."""
+    from distilrec.recipe_yaml import load_recipe
+
+    use_threads(threads or 1)
+    overrides = list(settings or [])
+    overrides += [f"{key}={value}" for key, value in (("device", device), ("threads", threads)) if value is not None]
+    if data is not None and not data.exists():
+        raise DataError(problem(f"there is nothing at {data}", "a file or folder of interactions", "check --data"))
+    recipe = load_recipe(recipe_file(name), overrides, data=None if data is None else data.resolve())
+    use_threads(recipe.threads)
+    return recipe, out or Path("runs") / recipe.name
+
+
+def _bundle_folder(path: Path) -> Path:
+    return path / "bundle" if (path / "bundle" / "config.json").is_file() else path
+
+
+def _refuse_existing(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise DataError(problem(f"{path} is there already", "a new file", "choose another name, or add --force"))
