@@ -53,7 +53,7 @@ def test_movielens_1m(tmp_path):
         {
             "ratings.dat": "1::1193::5::978300760\n1::661::3::978302109\n",
             "users.dat": "1::F::1::10::48067\n",
-            "movies.dat": "661::James: the Peach (1996)::Animation|Musical\n1193::Misérables, Les::Drama\n".encode(
+            "movies.dat": "661::James: the Peach (1996)::Animation|Musical\n1193::Misérables\x85, Les::Drama\n".encode(
                 "latin-1"
             ),
         },
