@@ -106,4 +106,5 @@ def unknown_recipe(name: str) -> RecipeError:
     """The error to raise for a name that no recipe has."""
     known = [file.stem for file in shipped_recipes()]
     return RecipeError(problem(f"there is no recipe {name!r}{nearest(name, known)}",
-                               f"a file, or one of {', '.join(known)}", "`distilrec recipes ls` lists those that come with distilrec"))
+                               f"a file, or one of {', '.join(known)}",
+                               "`distilrec recipes ls` lists those that come with distilrec"))

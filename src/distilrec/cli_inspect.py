@@ -1,0 +1,188 @@
+"""Looking into what distilrec made: bundles, knowledge stores, runs, data, models, reports, recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from distilrec.cli_views import pairs, print_plan
+from distilrec.errors import DataError, problem
+from distilrec.evaluation.schema import read_report
+from distilrec.evaluation.terminal import print_report
+from distilrec.evaluation.words import human_bytes, human_metric
+from distilrec.files import read_json
+
+__all__ = ["print_anything", "print_comparison"]
+
+_STAGES = {"prepare": "data", "teach": "teachers", "extract": "knowledge", "distill": "students", "export": "bundle",
+           "evaluate": "report.json"}
+
+
+def print_anything(path: Path, console: Console | None = None) -> None:
+    """Recognize what lies at `path` and print what it holds.
+
+    Raises:
+        DataError: nothing there, or nothing that distilrec made; BundleError, KnowledgeError: it is damaged.
+    """
+    console = console or Console()
+    if not path.exists():
+        raise DataError(problem(f"there is nothing at {path}", "something that distilrec made", "check the path"))
+    if path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            _recipe(path, console)
+        elif path.name == "model.json":
+            _model(path.parent, console)
+        else:
+            print_report(read_report(path), console=console)
+        return
+    for mark, show in _KINDS:
+        if (path / mark).is_file():
+            show(path, console)
+            return
+    raise DataError(problem(f"{path} is nothing that distilrec made",
+                            "a run, bundle, knowledge, data or model folder, a report.json, or a recipe"))
+
+
+def print_comparison(a: Path, b: Path, console: Console | None = None) -> None:
+    """The models of two reports side by side, by the main metric of the first.
+
+    Raises:
+        DataError: one of them is no report, or they share no metric.
+    """
+    console = console or Console()
+    first, second = (read_report(_report_file(path)) for path in (a, b))
+    metric = first["metric"]
+    if not any(metric in model["metrics"]["test"] for model in second["models"]):
+        raise DataError(problem(f"{b} was not measured by {metric}, the main metric of {a}",
+                                "two runs with a metric in common", "run one of them again with evaluate.metric changed"))
+    if first["dataset"]["digest"] != second["dataset"]["digest"]:
+        console.print("[yellow]These runs are on different data: their numbers cannot be compared.[/]")
+    elif first["protocol"] != second["protocol"]:
+        differing = [key for key in first["protocol"] if first["protocol"][key] != second["protocol"].get(key)]
+        console.print(f"[yellow]The protocols differ in {', '.join(differing)}.[/]")
+    table = Table(title=f"{human_metric(metric)}, test", title_justify="left")
+    table.add_column("model")
+    for name in (f"A: {a}", f"B: {b}", "B - A", "params A", "params B", "verdict A", "verdict B"):
+        table.add_column(escape(name), justify="right", overflow="fold")
+    models = [{model["name"]: model for model in report["models"]} for report in (first, second)]
+    for name in dict.fromkeys([*models[0], *models[1]]):
+        one, other = (side.get(name) for side in models)
+        values = [_mean(model, metric) for model in (one, other)]
+        change = "–" if None in values else f"{values[1] - values[0]:+.4f}"  # pyright: ignore[reportOptionalOperand]
+        table.add_row(escape(name), *("–" if value is None else f"{value:.4f}" for value in values), change,
+                      *(_shown(model, "parameters") for model in (one, other)),
+                      *(_shown(model, "verdict") for model in (one, other)))
+    console.print(table)
+    console.print("Differences between runs carry no interval: a paired test needs both models in one run.")
+
+
+def _mean(model: dict[str, Any] | None, metric: str) -> float | None:
+    return None if model is None or metric not in model["metrics"]["test"] else model["metrics"]["test"][metric]["mean"]
+
+
+def _shown(model: dict[str, Any] | None, key: str) -> str:
+    value = None if model is None else model[key]
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _report_file(path: Path) -> Path:
+    file = path / "report.json" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(problem(f"there is no report at {file}", "a report.json, or a run folder that holds one",
+                                "finish the run with `distilrec evaluate`"))
+    return file
+
+
+def _bundle(path: Path, console: Console) -> None:
+    from distilrec.bundle.config import bundle_digest, read_config, verify
+
+    files = verify(path)
+    config = read_config(path)
+    rows = {
+        "task": config["task"], "items": config["items"], "parameters": config["parameters"],
+        "longest history": config["max_length"], "items seen before": "dropped" if config["seen"] == "drop" else "kept",
+        "in": ", ".join(f"{i['name']} {i['dtype']} {i['shape']}" for i in config["inputs"]),
+        "out": ", ".join(o["name"] for o in config["outputs"]),
+        "files": ", ".join(f"{name} ({human_bytes((path / name).stat().st_size)})" for name in files),
+        "made by": f"distilrec {config.get('distilrec', '(unknown)')}", "digest": bundle_digest(path),
+        "whole": "yes, every file has the digest it was exported with",
+    }
+    console.print(pairs(f"Bundle {path}", rows))
+
+
+def _manifest(path: Path, console: Console) -> None:
+    (_store if "signals" in read_json(path / "manifest.json") else _data)(path, console)
+
+
+def _store(path: Path, console: Console) -> None:
+    from distilrec.knowledge.store import KnowledgeStore
+
+    manifest = KnowledgeStore(path).manifest
+    teacher = ", ".join(f"{key} {value}" for key, value in manifest["teacher"].items())
+    console.print(pairs(f"Knowledge store {path}", {
+        "teacher": teacher, "data set": manifest["dataset_digest"], "split": manifest["split_digest"],
+        "whole": "yes, every file has the digest it was written with",
+    }))
+    table = Table()
+    for name in ("signal", "kind", "key", "space", "rows", "size"):
+        table.add_column(name)
+    for name, entry in manifest["signals"].items():
+        signal = entry["signal"]
+        table.add_row(escape(name), signal["kind"], signal["key"], str(signal.get("space") or "–"),
+                      f"{signal['rows']:,}", human_bytes(entry["bytes"]))
+    console.print(table)
+
+
+def _data(path: Path, console: Console) -> None:
+    manifest = read_json(path / "manifest.json")
+    console.print(pairs(f"Data {path}", {
+        "name": manifest["name"], "split": manifest["method"], "users": manifest["users"], "items": manifest["items"],
+        "interactions": manifest["interactions"], **manifest["parts"],
+        **{reason: count for counts in manifest["counts"].values() for reason, count in counts.items() if count},
+        "digest": manifest["digest"]["split"],
+    }))
+
+
+def _model(path: Path, console: Console) -> None:
+    described = read_json(path / "model.json")
+    training = described.get("training") or {}
+    console.print(pairs(f"Model {path}", {
+        "name": described["name"], "architecture": described["architecture"], "parameters": described["parameters"],
+        **described["settings"],
+        **{f"validation {name}": f"{value:.4f}" for name, value in training.get("valid", {}).items()},
+        **{key: training[key] for key in ("steps", "losses") if key in training}, "split": described["split_digest"],
+    }))
+
+
+def _run(path: Path, console: Console) -> None:
+    from distilrec.recipe_yaml import load_recipe
+
+    recipe = load_recipe(path / "recipe.yaml")
+    print_plan(recipe, path, console)
+    done = {stage: "begun or done" if (path / place).exists() else "not yet" for stage, place in _STAGES.items()}
+    console.print(pairs("Stages", done))
+    if (path / "report.json").is_file():
+        print_report(read_report(path / "report.json"), console=console)
+
+
+def _recipe(path: Path, console: Console) -> None:
+    from distilrec.recipe_yaml import load_recipe
+
+    recipe = load_recipe(path)
+    print_plan(recipe, Path("runs") / recipe.name, console)
+
+
+def _report(path: Path, console: Console) -> None:
+    print_report(read_report(path / "report.json"), console=console)
+
+
+# the file by which a folder is known, the most telling first
+_KINDS: tuple[tuple[str, Callable[[Path, Console], None]], ...] = (
+    ("recipe.yaml", _run), ("digests.json", _bundle), ("manifest.json", _manifest), ("model.json", _model),
+    ("report.json", _report),
+)

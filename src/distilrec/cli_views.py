@@ -1,0 +1,149 @@
+"""What the command line prints besides reports: plans, next steps, methods, guessed recipes."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from distilrec.recipe import ModelSection, Recipe
+
+__all__ = ["first_sentence", "pairs", "print_methods", "print_next", "print_plan", "recipe_text"]
+
+
+def pairs(title: str, rows: Mapping[str, Any]) -> Table:
+    """A table of names and values."""
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(escape(name), escape(f"{value:,}" if type(value) is int else str(value)))
+    return table
+
+
+def print_plan(recipe: Recipe, out: Path, console: Console | None = None) -> None:
+    """What a run will do, before it does it."""
+    trials = len(recipe.tune.student)
+    measured = "all items" if recipe.evaluate.candidates == "full" else f"{recipe.evaluate.candidates} items"
+    rows = {
+        "data": _source(recipe), "split": ", ".join(f"{k}: {v}" for k, v in recipe.split.items()),
+        "teacher": (f"{recipe.teacher.copies} x " if recipe.teacher.copies > 1 else "") + _model(recipe.teacher),
+        "item texts": f"read by {recipe.text.encoder}" if recipe.text else "not read",
+        "knowledge": f"the teacher's top {recipe.knowledge.top_k} at every train decision",
+        "student": f"{_model(recipe.student)}; losses {_losses(recipe.student.losses)}; "
+                   f"starts from {'nothing' if recipe.student.start == 'none' else 'the ' + recipe.student.start}",
+        "control": f"the same without the teacher; losses {_losses(recipe.control.losses)}",
+        "tuning": f"{trials} trials each for student and control" if trials else "none",
+        "measured": f"{recipe.evaluate.metric} over {measured}, beside "
+                    f"{', '.join(recipe.evaluate.baselines) or 'no baseline'}",
+        "seeds": ", ".join(map(str, recipe.seeds)), "on": f"{recipe.device}, {recipe.threads} thread(s)",
+        "goes to": str(out), "takes": _duration(recipe, out),
+    }
+    (console or Console()).print(pairs(f"{recipe.name}: prepare, teach, extract, distill, export, evaluate", rows))
+
+
+def print_next(out: Path, console: Console | None = None) -> None:
+    """Where everything is after a run, and what to do with it."""
+    console = console or Console()
+    rows = {
+        "report": out / "report" / "report.html", "numbers": out / "report.json", "card": out / "report" / "card.md",
+        "bundle": out / "bundle", "models": out / "students", "knowledge": out / "knowledge",
+        "recipe": out / "recipe.yaml",
+    }
+    console.print(pairs("Where it is", {name: str(path) for name, path in rows.items() if path.exists()}))
+    console.print("[bold]Next[/]")
+    for line in (f"distilrec serve {out / 'bundle'}", f"distilrec recommend {out / 'bundle'} --users FILE --out FILE",
+                 f"distilrec inspect {out}"):
+        console.print(f"  {escape(line)}", soft_wrap=True)
+
+
+def print_methods(console: Console | None = None) -> None:
+    """Models, teachers and losses with the first sentence of their documentation. Loads none of them."""
+    from distilrec.losses import HARD, LOSSES
+    from distilrec.models import BASELINES, MODELS
+    from distilrec.teachers import TEACHERS
+
+    table = Table()
+    for name in ("kind", "name", "what it is"):
+        table.add_column(name, no_wrap=name != "what it is")
+    for kind, entries in (("model", MODELS), ("baseline", BASELINES), ("teacher", TEACHERS), ("loss", LOSSES)):
+        for name, place in entries.items():
+            shown = kind if kind != "loss" else "loss on labels" if name in HARD else "loss on knowledge"
+            table.add_row(shown, name, escape(first_sentence(place)))
+        table.add_section()
+    (console or Console()).print(table)
+
+
+def first_sentence(place: str) -> str:
+    """The first sentence of the docstring at "package.module:name", read from the source without loading it."""
+    module, _, name = place.partition(":")
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        return ""
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    node = next((n for n in tree.body if isinstance(n, kinds) and n.name == name), None)
+    text = (ast.get_docstring(node) if node else None) or ast.get_docstring(tree) or ""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return paragraph.split(". ")[0].removesuffix(".") + "."
+
+
+def recipe_text(found: Mapping[str, Any], *, name: str) -> str:
+    """The YAML of a recipe from what `data.guess` found; paths are absolute, so the file can be moved."""
+    data: dict[str, Any] = {"path": str(Path(found["interactions"]).resolve())}
+    for key in ("items", "users"):
+        if found[key]:
+            data[key] = str(Path(found[key]).resolve())
+    if found["layout"]:
+        data["layout"] = found["layout"]
+    for key in ("columns", "text", "clean"):
+        if found[key]:
+            data[key] = found[key]
+    document: dict[str, Any] = {"name": name, "data": data, "split": {"method": found["split"]}}
+    training = {"epochs": 50, "patience": 5}
+    if found["text"]:
+        document["text"] = {"encoder": "all-MiniLM-L6-v2"}
+    teacher = "text_sasrec" if found["text"] else "sasrec"
+    document["teacher"] = {"model": teacher, "settings": {"dim": 128}, "train": dict(training)}
+    document["student"] = {"model": "sasrec", "settings": {"dim": 32}, "train": dict(training)}
+    document["seeds"] = [0]
+    notes = "".join(f"#   {note}\n" for note in found["notes"])
+    body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return f"# {name}: guessed by `distilrec new`; look it over.\n{notes}{body}"
+
+
+def _source(recipe: Recipe) -> str:
+    if recipe.data.shop is not None:
+        shop = recipe.data.shop
+        return f"the built-in shop, {shop.users:,} users and {shop.items:,} items, seed {shop.seed}"
+    return recipe.data.path or "not named: give --data"
+
+
+def _model(section: ModelSection) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in section.settings.items())
+    return f"{section.model}{f' ({settings})' if settings else ''}, up to {section.train.epochs} epochs"
+
+
+def _losses(losses: Mapping[str, float]) -> str:
+    return " + ".join(f"{weight:g} {name}" for name, weight in losses.items())
+
+
+def _duration(recipe: Recipe, out: Path) -> str:
+    """As long as an earlier run in the same place trained; otherwise training says how long as it goes."""
+    from distilrec.errors import DataError
+    from distilrec.evaluation.schema import read_report
+    from distilrec.progress import duration
+
+    try:
+        report = read_report(out / "report.json")
+    except (DataError, OSError):
+        return "not known before the first epoch; the time left is shown beside each bar"
+    seconds = sum(model["train_seconds"] or 0.0 for model in report["models"]) * len(recipe.seeds)
+    return f"about {duration(seconds)} of training, by the last run here; what is finished is not done again"
