@@ -12,7 +12,8 @@ def log_partition(negatives: Tensor, *positives: Tensor, log_expected: Tensor | 
     """log( sum over `positives` of exp(s) + estimate of the sum over all other items of exp(s) ): [B].
 
     Args:
-        negatives: [B, N] scores of the sampled items, -inf where one collides with a positive.
+        negatives: [B, N] scores of the sampled items, -inf where one collides with a positive (filled in with
+            `masked_fill` or `index_put`, which let no gradient through: that of a row of -inf alone is NaN).
         positives: each [B] or [B, K], scores of items that are certainly among the candidates.
         log_expected: [N] or one number, log of the expected draws of each negative. Subtracting it makes
             the sum over the sample an unbiased estimate of the sum over the catalog (log-Q correction).

@@ -140,12 +140,13 @@ def _distort(
     """Shuffle a third of some sequences, mask a fifth of the items of some: (items [B, L], targets [B, L], soft [B]).
 
     The targets of a shuffled sequence follow its new order, or an item would have to be predicted that stands before.
+    The first item stays: it is no target, and may be one in another window.
     """
     column = np.arange(items.shape[1])
     valid = column < size[:, None]
     mixed = (rng.random(len(size)) < augment.reorder) & (size >= 3)
     span = np.maximum(2, size // 3)
-    begin = (rng.random(len(size)) * (size - span + 1)).astype(np.int64)
+    begin = 1 + (rng.random(len(size)) * (size - span)).astype(np.int64)
     inside = mixed[:, None] & (column >= begin[:, None]) & (column < (begin + span)[:, None])
     place = begin[:, None] + rng.random(items.shape) * span[:, None]
     order = np.argsort(np.where(inside, place, column), kind="stable")
