@@ -107,7 +107,7 @@ class Run:
             self.document["status"] = "reached" if reached else "capped"
         temporary = self.out.with_suffix(".part")
         temporary.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, self.out)
+        temporary.replace(self.out)
         return not stop
 
 

@@ -30,7 +30,7 @@ class Judge(Callback):
     def __deepcopy__(self, memo: dict) -> Judge:
         return self  # the library copies its trainer; the log must stay one
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self.clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -90,7 +90,7 @@ def test_more_users_than_one_block_holds() -> None:
     shop = simulate_shop(users=5000, items=60, events_per_user=2, seed=2)
     user, moment = columns(shop.interactions, "user_id", "timestamp")
     assert shop.impressions["user_id"].unique().sort().to_list() == list(range(1, 5001))
-    assert 0.99 < len(np.unique(user)) / 5000  # a few find nothing in so small a shop
+    assert len(np.unique(user)) / 5000 > 0.97  # a few find nothing in so small a shop
     assert ((np.diff(user) > 0) | (np.diff(moment) > 0)).all()  # ordered by (user, time), no two events at once
 
 
@@ -141,17 +141,18 @@ def test_purchases_follow_their_clicks_and_ratings_need_purchases(shop: Shop) ->
     assert set(buys["rating"].drop_nulls().unique()) == {1, 2, 3, 4, 5}
     assert clicks["dwell"].null_count() == 0
     rated = buys.drop_nulls("rating").select("user_id", "item_id", "rating")
-    assert len(shop.reviews.join(rated, on=["user_id", "item_id", "rating"])) == len(shop.reviews) > 4000
+    assert len(shop.reviews.join(rated, on=["user_id", "item_id", "rating"])) == len(shop.reviews) > 3000
 
 
 def test_previous_is_the_last_click_before_the_page(shop: Shop) -> None:
     some = shop.impressions.filter(pl.col("user_id") <= 40)
-    last: dict[int, int] = {}
-    for (user, _), page in some.group_by("user_id", "timestamp", maintain_order=True):
-        assert page["previous"].unique().to_list() == [last.get(user, 0)]
-        clicked = page.filter("clicked")["item_id"].to_list()
-        if clicked:
-            last[user] = clicked[-1]
+    clicks = shop.clicks()
+    checked = 0
+    for (user, moment), page in some.group_by("user_id", "timestamp", maintain_order=True):
+        before = clicks.filter((pl.col("user_id") == user) & (pl.col("timestamp") < moment))["item_id"].to_list()
+        assert page["previous"].unique().to_list() == (before[-1:] or [0])
+        checked += bool(before)
+    assert checked > 500
 
 
 # What a model can find in it
@@ -216,9 +217,14 @@ def test_words_tell_the_tags_without_naming_them(shop: Shop) -> None:
 
 def test_texts_and_columns_agree(shop: Shop) -> None:
     for row in shop.items.head(200).iter_rows(named=True):
-        assert row["category"] in row["title"] and row["brand"] in row["title"] and row["collection"] in row["title"]
-        assert row["text"].startswith(row["title"]) and row["material"] in row["text"] and row["color"] in row["text"]
-        assert 1 <= len(row["tags"]) <= 10 and row["price"] > 0
+        assert row["category"] in row["title"]
+        assert row["brand"] in row["title"]
+        assert row["collection"] in row["title"]
+        assert row["text"].startswith(row["title"])
+        assert row["material"] in row["text"]
+        assert row["color"] in row["text"]
+        assert 1 <= len(row["tags"]) <= 10
+        assert row["price"] > 0
     for row in shop.reviews.head(200).iter_rows(named=True):
         assert all(any(word in row["text"] for word in TAG_WORDS[TAGS.index(tag)]) for tag in row["tags"])
 
@@ -247,7 +253,9 @@ def test_there_is_something_to_learn(shop: Shop) -> None:
     wish = shop.truth.click_probability(everyone, everything, when[:, None], previous[:, None])
     oracle = ndcg(wish * shop.truth.exposure**0.3)
     popularity, neighbors = ndcg(np.broadcast_to(count, seen.shape)), ndcg(seen @ cosine)
-    assert 0.02 < popularity and 2 * popularity < neighbors and 1.5 * neighbors < oracle
+    assert popularity > 0.02
+    assert 2 * popularity < neighbors
+    assert 1.5 * neighbors < oracle
     assert 1.3 * ndcg(shop.truth.click_probability(everyone, everything, when[:, None])) < ndcg(wish)  # order matters
 
 
@@ -276,7 +284,8 @@ def test_ratings_follow_the_truth_but_extreme_ones_are_voiced_more(shop: Shop) -
     buys = shop.interactions.filter(pl.col("event") == "purchase")
     user, item, moment = columns(buys, "user_id", "item_id", "timestamp")
     chance = shop.truth.rating_probabilities(user, item, moment)
-    assert np.allclose(chance.sum(axis=1), 1) and chance.min() > 0
+    assert np.allclose(chance.sum(axis=1), 1)
+    assert chance.min() > 0
     stars = np.arange(1.0, 6.0)
     assert np.allclose(chance @ stars, shop.truth.expected_rating(user, item, moment))
     voiced = chance * np.array([0.9, 0.6, 0.4, 0.6, 0.9])
@@ -312,7 +321,7 @@ def test_click_probability_by_hand(shop: Shop) -> None:
             ((1 - share) * a + share * b) * q
             for a, b, q in zip(truth.user_start[u], truth.user_end[u], truth.item_vectors[i], strict=True)
         )
-        logit = -5.4 + 7 * affinity + 0.5 * truth.appeal[i] - 0.3 * (truth.log_price[i] - truth.budget[u]) ** 2
+        logit = -6 + 7 * affinity + 0.5 * truth.appeal[i] - 0.3 * (truth.log_price[i] - truth.budget[u]) ** 2
         after = 0.0
         if truth.category[i] == truth.category[p]:
             after += 0.7
@@ -320,7 +329,7 @@ def test_click_probability_by_hand(shop: Shop) -> None:
         if truth.category[i] == kinds[(kinds.index(int(truth.category[p])) + 1) % 4]:
             after += 1.5
         if truth.collection[i] == truth.collection[p]:
-            after += 1.5 + 2.5 * (truth.order[i] == truth.order[p] + 1)
+            after += 1.0 + 2.0 * (truth.order[i] == truth.order[p] + 1)
         for previous, extra in ((0, 0.0), (p + 1, after)):
             expected = 1 / (1 + math.exp(-(logit + extra))) * truth.examination[2]
             assert truth.click_probability(u + 1, i + 1, moment, previous, 3) == pytest.approx(expected, rel=1e-9)
@@ -350,7 +359,8 @@ def test_write_gives_the_shared_layout_with_the_truth_apart(tmp_path: Path) -> N
     assert interactions.equals(shop.clicks())
     assert interactions["purchased"].sum() == shop.impressions["purchased"].sum()
     items = pl.read_parquet(folder / "items.parquet")
-    assert {"item_id", "title", "text"} <= set(items.columns) and items["text"].null_count() == 0
+    assert {"item_id", "title", "text"} <= set(items.columns)
+    assert items["text"].null_count() == 0
     known = Truth.load(folder / "truth")
     assert np.array_equal(known.item_vectors, shop.truth.item_vectors)
     assert known.click_probability(7, 11, 1_710_000_000, 3, 2) == shop.truth.click_probability(
@@ -363,6 +373,6 @@ def test_write_gives_the_shared_layout_with_the_truth_apart(tmp_path: Path) -> N
 
 def test_an_unwritable_place_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError):
+    with pytest.raises(FileExistsError):
         simulate_shop(**SMALL).write(tmp_path / "file" / "shop")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

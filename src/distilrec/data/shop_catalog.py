@@ -97,7 +97,7 @@ def make_catalog(rng: np.random.Generator, count: int) -> Catalog:
     category[: len(CATEGORIES)] = np.arange(len(CATEGORIES))
     tags = _tags(rng, collection, collections, category)
     vectors, space = _vectors(rng, category, brand[collection], tags, collection, collections)
-    weight = (rng.permutation(collections)[collection] * 4.0 + rng.permutation(count) / count * 8 + 6) ** -0.9
+    weight = (rng.permutation(collections)[collection] * 4.0 + rng.permutation(count) / count * 8 + 6) ** -0.75
     weight = np.round(weight / weight.sum(), 12)
     spread = np.log(weight)
     quality = np.round(rng.standard_normal(count), 6)
@@ -157,9 +157,9 @@ def _vectors(
         "brand": _unit(rng.standard_normal((len(BRANDS), WIDTH))),
     }
     theme = _unit(rng.standard_normal((collections, WIDTH)))
-    vectors = space["category"][category] + 0.45 * space["brand"][brand] + 0.4 * theme[collection]
+    vectors = space["category"][category] + 0.6 * space["brand"][brand] + 0.25 * theme[collection]
     for t in range(len(TAGS)):  # not a matrix product: its order of summation differs between machines
-        vectors += 0.4 * tags[:, t, None] * space["tag"][t]
+        vectors += 0.55 * tags[:, t, None] * space["tag"][t]
     return _unit(vectors + 0.15 * rng.standard_normal(vectors.shape) / 4), space
 
 
@@ -179,9 +179,9 @@ def make_people(
     favorites[kept, 1, 1] = favorites[kept, 0, 0]
     taste = rng.standard_normal((count, len(TAGS)))
     maker = catalog.space["brand"][rng.integers(len(BRANDS), size=count)]
-    character = 0.35 * maker + 0.25 * rng.standard_normal((count, WIDTH)) / 4
+    character = 0.5 * maker + 0.25 * rng.standard_normal((count, WIDTH)) / 4
     for t in range(len(TAGS)):
-        character += 0.15 * taste[:, t, None] * catalog.space["tag"][t]
+        character += 0.22 * taste[:, t, None] * catalog.space["tag"][t]
     place = catalog.space["category"][favorites]
     age = np.clip(np.rint(40 + 14 * rng.standard_normal(count)), 16, 90)
     budget = np.round(3.0 + 0.01 * (age - 40) + 0.5 * rng.standard_normal(count), 6)

@@ -125,13 +125,13 @@ class Truth:
         self, users: np.ndarray, items: np.ndarray, times: np.ndarray, previous: np.ndarray
     ) -> np.ndarray:
         strain = self.log_price[items] - self.budget[users]
-        logit = -5.4 + 7.0 * self._affinity(users, items, times) + 0.5 * self.appeal[items] - 0.3 * strain**2
+        logit = -6.0 + 7.0 * self._affinity(users, items, times) + 0.5 * self.appeal[items] - 0.3 * strain**2
         known = previous >= 0
         same = known & (self.category[items] == self.category[previous])
         goes_with = known & (self.category[items] == ACCESSORY[self.category[previous]])
         together = known & (self.collection[items] == self.collection[previous])
         following = together & (self.order[items] == self.order[previous] + 1)
-        return sigmoid(logit + 0.7 * same + 1.5 * goes_with + 1.5 * together + 2.5 * following)
+        return sigmoid(logit + 0.7 * same + 1.5 * goes_with + 1.0 * together + 2.0 * following)
 
     def _conversion(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
         dear = np.maximum(self.log_price[items] - self.budget[users], 0)
