@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,17 @@ from distilrec.errors import DataError, KnowledgeError, RecipeError, nearest, pr
 from distilrec.evaluation.contest import Contestant, Report, contest
 from distilrec.knowledge.extract import extract as extract_knowledge
 from distilrec.knowledge.store import KnowledgeStore
-from distilrec.models import MODELS, model_class
+from distilrec.models import MODELS, model_class, model_settings
 from distilrec.models.trained import Trained
 from distilrec.teachers import TEACHERS, teacher_function
 from distilrec.training.settings import TrainSettings
 from distilrec.training.train import train
 from distilrec.types import Ranker, Split
 
-__all__ = ["BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "fit_baseline", "item_content", "teach",
-           "trained_facts"]
+__all__ = [
+    "BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "fit_baseline", "item_content", "teach",
+    "trained_facts",
+]
 
 BASELINES = ("popularity", "item_knn")
 
@@ -59,8 +60,10 @@ def item_content(split: Split, encoder: str, *, cache: str | Path | None = None)
 
     texts = split.dataset.item_texts()
     if not any(texts):
-        raise DataError(problem(f"data set {split.dataset.name!r} has no item texts", "an item table with a text column",
-                                "name it under data.items.text, or choose a teacher that needs no text"))
+        raise DataError(problem(
+            f"data set {split.dataset.name!r} has no item texts", "an item table with a text column",
+            "name it under data.text, or choose a teacher that needs no text",
+        ))
     return encode_texts(texts, encoder, cache=None if cache is None else Path(cache))
 
 
@@ -87,7 +90,8 @@ def teach(
         raise RecipeError(problem(f"teacher {name!r} is unknown{nearest(name, known)}", ", ".join(known)))
     if name == "file":
         if path is None:
-            raise RecipeError(problem("a teacher from a file needs its path", "teach('file', split, path='scores.parquet')"))
+            raise RecipeError(problem("a teacher from a file needs its path",
+                                      "teach('file', split, path='scores.parquet')"))
         return teacher_function("file")(path, split, **settings)
     architecture = "sasrec" if name == "text_sasrec" else name
     model, training = divide(architecture, settings, seed=seed)
@@ -96,7 +100,8 @@ def teach(
     target = None if folder is None else Path(folder)
     if name == "text_sasrec":
         return teacher_function(name)(split, model, training, content=content, folder=target, metric=metric, seen=seen)
-    return train(architecture, split, model, training, name=name, content=content, folder=target, metric=metric, seen=seen)
+    return train(architecture, split, model, training, name=name, content=content, folder=target, metric=metric,
+                 seen=seen)
 
 
 def extract(
@@ -154,8 +159,9 @@ def distill(
     steps = int(student.training["steps"])
     own, own_training = divide(name, {**settings, **(control_settings or {})}, seed=seed)
     plain = dict(control_losses or {"cross_entropy": 1.0})
-    twin = train(name, split, own, own_training, name="control", start=content if start != "none" else None, losses=plain,
-                 metric=metric, seen=seen, min_steps=steps, folder=target / "control" if target else None)
+    twin = train(name, split, own, own_training, name="control", start=content if start != "none" else None,
+                 losses=plain, metric=metric, seen=seen, min_steps=steps,
+                 folder=target / "control" if target else None)
     return Student(student, twin)
 
 
@@ -169,7 +175,8 @@ def export(student: Student | Trained, path: str | Path, split: Split, *, card: 
     from distilrec.bundle.runtime import load
 
     trained = student.model if isinstance(student, Student) else student
-    write(trained.model, split, path, card=card, metadata={"student": trained.name, "architecture": trained.architecture})
+    write(trained.model, split, path, card=card,
+          metadata={"student": trained.name, "architecture": trained.architecture})
     return load(path)
 
 
@@ -227,7 +234,7 @@ def divide(architecture: str, settings: Mapping[str, Any], *, seed: int = 0) -> 
     Raises:
         RecipeError: a setting that neither has, with the nearest one that exists.
     """
-    own = set(inspect.signature(model_class(architecture).__init__).parameters) - {"self", "n_items", "n_users", "content"}
+    own = set(model_settings(architecture))
     training = set(TrainSettings.model_fields)
     unknown = [name for name in settings if name not in own | training]
     if unknown:

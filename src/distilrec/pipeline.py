@@ -14,7 +14,9 @@ stopped when the same command is given again.
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -24,9 +26,13 @@ from typing import Any
 import numpy as np
 
 from distilrec import __version__, api
+from distilrec.bundle.config import seal
+from distilrec.bundle.runtime import load
 from distilrec.data import load_split, prepare, save_split, simulate_shop
 from distilrec.errors import DataError, KnowledgeError, problem
+from distilrec.evaluation.card import render_card
 from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.evaluation.report import read_report
 from distilrec.files import atomic_folder, digest_file, digest_json, read_json, write_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
@@ -120,7 +126,8 @@ def stage_export(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -
             folder = out / "students" / f"seed-{seed}"
             if (folder / role / "model.json").exists():
                 _export(Trained.load(folder / role, split), folder / f"{role}.bundle", split, recipe)
-        value = next(iter(read_json(out / "students" / f"seed-{seed}" / "student" / "model.json")["training"]["valid"].values()))
+        described = read_json(out / "students" / f"seed-{seed}" / "student" / "model.json")
+        value = described["training"]["valid"][recipe.evaluate.metric]
         if value > best_value:
             best, best_value = out / "students" / f"seed-{seed}" / "student.bundle", value
     if best is None:
@@ -132,29 +139,40 @@ def stage_export(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -
 
 
 def stage_evaluate(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> Report:
-    """Read the test part, once, for every model of the run; write the report."""
-    from distilrec.bundle.runtime import load
-
-    settings, seeds = recipe.evaluate, recipe.seeds
-    teachers = [teacher_of(recipe, out, split, seed) for seed in seeds]
-    contestants = [Contestant("teacher", "teacher", teachers, **api.trained_facts(teachers))]
-    for role in ("student", "control"):
-        folders = [out / "students" / f"seed-{seed}" for seed in seeds]
-        models = [Trained.load(folder / role, split) for folder in folders]
-        served = [load(folder / f"{role}.bundle") for folder in folders]
-        exported = settings.candidates == "full"
-        contestants.append(Contestant(role, role, served if exported else models, timed=served[0],
-                                      **api.trained_facts(models)))
-    contestants += [Contestant(n, "baseline", [api.fit_baseline(n, split)]) for n in settings.baselines]
+    """Read the test part, once, for every model of the run; write the report and seal it into the bundle."""
+    identity = digest_json([recipe.model_dump(mode="json"), split.digest, _made(recipe, out)])
+    if (out / "report.json").exists():
+        report = Report(read_report(out / "report.json"))
+        if report["lineage"].get("identity") == identity:
+            say(f"evaluate: nothing to do, the report is in {out / 'report.json'}")
+            say(str(report))
+            return report
+    settings = recipe.evaluate
     report = contest(
-        contestants, split, metric=settings.metric, k=settings.k, seen=settings.seen, candidates=settings.candidates,
-        seeds=seeds, recipe=recipe.name, lineage=lineage(recipe, out, split),
+        _contestants(recipe, out, split), split, metric=settings.metric, k=settings.k, seen=settings.seen,
+        candidates=settings.candidates, seeds=recipe.seeds, recipe=recipe.name,
+        lineage={"identity": identity, **_lineage(recipe, out, split)},
     )
     files = report.save(out)
+    seal(out / "bundle", {"card.md": render_card(report.document), "metrics.json": json.dumps(report["models"])})
     say(str(report))
-    for name, path in files.items():
+    for name, path in {**files, "bundle": out / "bundle"}.items():
         say(f"{name}: {path}")
     return report
+
+
+def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
+    """Teachers as they are, students and controls as they are served, and the baselines."""
+    teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
+    chosen = [Contestant("teacher", "teacher", teachers, **api.trained_facts(teachers))]
+    for role in ("student", "control"):
+        folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
+        models = [Trained.load(folder / role, split) for folder in folders]
+        served = [load(folder / f"{role}.bundle") for folder in folders]
+        exported = recipe.evaluate.candidates == "full"
+        chosen.append(Contestant(role, role, served if exported else models, timed=served[0],
+                                 **api.trained_facts(models)))
+    return chosen + [Contestant(n, "baseline", [api.fit_baseline(n, split)]) for n in recipe.evaluate.baselines]
 
 
 def prepare_split(recipe: Recipe, out: Path) -> Split:
@@ -178,8 +196,8 @@ def teacher_of(recipe: Recipe, out: Path, split: Split, seed: int) -> Ranker:
         return api.teach("file", split, path=section.path, **section.settings)
     content = content_of(recipe, split)
     members = [
-        api.teach(section.model, split, content=content, folder=folder / f"member-{i}" if section.copies > 1 else folder,
-                  metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
+        api.teach(section.model, split, content=content,
+                  folder=folder / f"member-{i}" if section.copies > 1 else folder, metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
                   **{**section.settings, **_training(section.train, recipe, seed + 1000 * i)})
         for i in range(section.copies)
     ]
@@ -200,16 +218,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distilrec"
 
 
-def lineage(recipe: Recipe, out: Path, split: Split) -> dict[str, Any]:
-    """From data to report: versions, digests, machine, seconds of every model."""
-    import platform
+def _made(recipe: Recipe, out: Path) -> dict[str, str]:
+    """Digests of the trained weights of a run, by place in the run folder."""
+    models = [path for seed in recipe.seeds for part in ("teachers", "students")
+              for path in sorted((out / part / f"seed-{seed}").rglob("model.json"))]
+    return {str(path.parent.relative_to(out)): read_json(path)["digest"] for path in models}
 
+
+def _lineage(recipe: Recipe, out: Path, split: Split) -> dict[str, Any]:
+    """From data to report: versions, digests, machine."""
     stores = {f"seed-{seed}": KnowledgeStore(out / "knowledge" / f"seed-{seed}", split).digest for seed in recipe.seeds}
     return {
         "distilrec": __version__, "python": platform.python_version(), "machine": platform.machine(),
-        "cores": os.cpu_count(), "recipe_digest": digest_json(recipe.model_dump(mode="json")), "knowledge": stores,
-        "bundle": digest_file(out / "bundle" / "digests.json") if (out / "bundle" / "digests.json").exists() else None,
-        "dropped": {**split.dataset.counts, **split.counts},
+        "cores": os.cpu_count(), "recipe_digest": digest_json(recipe.model_dump(mode="json")),
+        "weights": _made(recipe, out), "knowledge": stores, "dropped": {**split.dataset.counts, **split.counts},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -258,7 +280,8 @@ def _export(trained: Trained, folder: Path, split: Split, recipe: Recipe) -> Non
     if folder.exists() and stamp.exists() and read_json(stamp)["weights"] == trained.digest:
         return
     card = (f"# {recipe.name}: {trained.name}\n\n{trained.parameters:,} parameters, {trained.architecture}, validated "
-            f"{trained.training['valid']}.\nMade by distilrec {__version__} from data set {split.dataset.digest[:12]}.\n")
+            f"{trained.training['valid']}.\n"
+            f"Made by distilrec {__version__} from data set {split.dataset.digest[:12]}.\n")
     api.export(trained, folder, split, card=card)
     write_json(stamp, {"weights": trained.digest})
 

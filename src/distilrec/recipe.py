@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from distilrec.errors import nearest
+from distilrec.errors import DataError, DistilrecError, nearest
 from distilrec.training.settings import TrainSettings
 
 __all__ = [
     "Control", "Data", "Evaluate", "KnowledgeSettings", "ModelSection", "Recipe", "Shop", "StudentSection",
-    "TeacherSection", "Text", "Tune", "semantic_faults",
+    "TeacherSection", "Text", "Tune", "expectation", "semantic_faults",
 ]
 
 Positive = Annotated[int, Field(ge=1)]
+Place = tuple[str, ...]
+Fault = tuple[Place, str, str]  # the place, what was seen, what was expected
 
 
 class Section(BaseModel):
@@ -95,7 +97,7 @@ class Tune(Section):
 
 class Evaluate(Section):
     metric: str = "ndcg@10"
-    k: list[Positive] = [10, 20]
+    k: Annotated[list[Positive], Field(min_length=1)] = [10, 20]
     seen: Literal["drop", "keep"] = "drop"
     candidates: Literal["full"] | dict[Literal["sampled"], Positive] = "full"
     baselines: list[str] = ["popularity", "item_knn"]
@@ -120,10 +122,10 @@ class Recipe(Section):
     threads: Positive = 1
 
 
-def semantic_faults(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def semantic_faults(recipe: Recipe) -> Iterator[Fault]:
     """(place, what was seen, what was expected) of everything that types alone cannot say."""
-    from distilrec.data.clean import Cleaning
     from distilrec.data.layouts import LAYOUTS
+    from distilrec.data.rows import ROLES
     from distilrec.data.split import METHODS
     from distilrec.evaluation.metrics import METRICS
     from distilrec.losses import HARD, LOSSES
@@ -134,11 +136,12 @@ def semantic_faults(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str, str]
     yield from _name(("student", "model"), recipe.student.model, MODELS)
     if recipe.data.layout is not None:
         yield from _name(("data", "layout"), recipe.data.layout, LAYOUTS)
-    for rule in recipe.data.clean:
-        yield from _name(("data", "clean", rule), rule, Cleaning.__dataclass_fields__)
+    for role in recipe.data.columns:
+        yield from _name(("data", "columns", role), role, ROLES)
+    yield from _cleaning(recipe.data.clean)
     method = recipe.split.get("method", "leave-last-out")
     yield from _name(("split", "method"), method, METHODS)
-    if method in METHODS:
+    if isinstance(method, str) and method in METHODS:
         for key in recipe.split:
             yield from _name(("split", key), key, ["method", "check", "seed", *METHODS[method]])
     for loss in recipe.student.losses:
@@ -151,39 +154,133 @@ def semantic_faults(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str, str]
     yield from _name(("evaluate", "metric"), metric, METRICS)
     if not cut.isdigit() or int(cut) not in recipe.evaluate.k:
         yield ("evaluate", "metric"), recipe.evaluate.metric, f"metric@k with k among {recipe.evaluate.k}"
+    yield from _consistency(recipe)
+    yield from _settings(recipe)
+
+
+def _consistency(recipe: Recipe) -> Iterator[Fault]:
+    """What has to hold between sections, found now and not after an hour of training a teacher."""
     if len(recipe.tune.student) != len(recipe.tune.control):
-        yield (("tune",), f"{len(recipe.tune.student)} trials for the student, {len(recipe.tune.control)} for the control",
+        yield (("tune",),
+               f"{len(recipe.tune.student)} trials for the student, {len(recipe.tune.control)} for the control",
                "equally many, so that neither is favored")
     if len(set(recipe.seeds)) != len(recipe.seeds):
         yield ("seeds",), str(recipe.seeds), "each seed once"
     if recipe.teacher.model == "file" and recipe.teacher.path is None:
         yield ("teacher", "path"), "nothing", "the Parquet file of scores or vectors"
-    yield from _settings(recipe)
+    if recipe.data.path is not None and recipe.data.shop is not None:
+        yield ("data",), "both path and shop", "one source of data"
+    for section in ("student", "control"):
+        losses = getattr(recipe, section).losses
+        if not any(losses.values()):
+            yield (section, "losses"), str(losses), "at least one loss with a weight above 0"
+    if recipe.text is None:
+        for place, value in ((("teacher", "model"), recipe.teacher.model), (("student", "start"), recipe.student.start)):
+            if value in ("text_sasrec", "text"):
+                yield place, f"{value!r} in a recipe without the section text", "text: {encoder: all-MiniLM-L6-v2}"
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", recipe.device):
+        yield ("device",), repr(recipe.device), "cpu, cuda, cuda:N or mps"
+    for section in ("teacher", "student"):
+        train = getattr(recipe, section).train
+        for key, elsewhere in (("device", "device"), ("seed", "seeds")):
+            if getattr(train, key) != TrainSettings.model_fields[key].default:
+                yield (section, "train", key), repr(getattr(train, key)), f"`{elsewhere}` of the whole recipe instead"
 
 
-def _settings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def _cleaning(rules: Mapping[str, Any]) -> Iterator[Fault]:
+    from distilrec.data.clean import Cleaning, cleaning
+
+    unknown = [rule for rule in rules if rule not in Cleaning.__dataclass_fields__]
+    for rule in unknown:
+        yield from _name(("data", "clean", rule), rule, Cleaning.__dataclass_fields__)
+    for rule, value in rules.items():
+        try:
+            cleaning({} if rule in unknown else {rule: value})
+        except DataError as error:
+            yield ("data", "clean", rule), *_two_lines(error)
+
+
+def _settings(recipe: Recipe) -> Iterator[Fault]:
     """Settings of models against the constructors; this imports torch, so it comes last."""
-    from distilrec.models import MODELS, model_class
+    from distilrec.models import MODELS, model_settings
+    from distilrec.teachers.text_sasrec import DEFAULTS
 
-    teacher = "sasrec" if recipe.teacher.model == "text_sasrec" else recipe.teacher.model
-    training = TrainSettings.model_fields
-    for section, model, given in (
-        ("teacher", teacher, recipe.teacher.settings), ("student", recipe.student.model, recipe.student.settings),
-        ("control", recipe.student.model, recipe.control.settings),
-    ):
-        if model in MODELS:
-            known = set(inspect.signature(model_class(model).__init__).parameters) - {"self", "n_items", "n_users", "content"}
-            for key in given:
-                yield from _name((section, "settings", key), key, sorted(known))
-            if section != "teacher":
-                for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
-                    for index, trial in enumerate(trials if role == section else []):
-                        for key in trial:
-                            yield from _name(("tune", role, str(index), key), key, sorted(known | set(training)))
-    for key in recipe.control.train:
-        yield from _name(("control", "train", key), key, training)
+    student = recipe.student
+    text = recipe.teacher.model == "text_sasrec"
+    architecture, defaults = ("sasrec", DEFAULTS) if text else (recipe.teacher.model, {})
+    if architecture in MODELS:
+        yield from _arguments(("teacher", "settings"), architecture, recipe.teacher.settings, defaults)
+    yield from _train(("control", "train"), recipe.control.train, student.train)
+    if student.model not in MODELS:
+        return
+    yield from _arguments(("student", "settings"), student.model, student.settings, {})
+    yield from _arguments(("control", "settings"), student.model, recipe.control.settings, student.settings)
+    known = model_settings(student.model)
+    for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
+        for index, trial in enumerate(trials):
+            place = ("tune", role, str(index))
+            for key in trial:
+                yield from _name((*place, key), key, sorted({*known, *TrainSettings.model_fields}))
+            of_model = {key: value for key, value in trial.items() if key in known}
+            of_training = {key: value for key, value in trial.items() if key in TrainSettings.model_fields}
+            yield from _arguments(place, student.model, of_model, student.settings)
+            yield from _train(place, of_training, student.train)
 
 
-def _name(place: tuple[str, ...], seen: Any, known: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    if seen not in known:
+def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Fault]:
+    """Names and types by the signature; for what it cannot say (do the heads divide the width?) a tiny model is built."""
+    from distilrec.models import model_class, model_settings
+
+    build, known = model_class(model), model_settings(model)
+    types = get_type_hints(build.__init__)
+    sound = True
+    for key, value in given.items():
+        fault = list(_name((*place, key), key, known))
+        if not fault:
+            try:
+                TypeAdapter(types[key], config=ConfigDict(strict=True)).validate_python(value)
+            except ValidationError as error:
+                fault = [((*place, key), repr(value), " or ".join(expectation(entry) for entry in error.errors()))]
+        if not fault and type(value) is int and types[key] is not float and value < 1:
+            fault = [((*place, key), repr(value), "at least 1")]
+        sound = sound and not fault
+        yield from fault
+    if sound and given:
+        try:
+            users = {"n_users": 2} if "n_users" in types else {}
+            build(n_items=2, **users, **{key: value for key, value in {**defaults, **given}.items() if key in known})
+        except DistilrecError as error:
+            yield place, *_two_lines(error)
+        except (TypeError, ValueError, RuntimeError) as error:
+            yield place, str(error), f"settings that {model} can be built with"
+
+
+def _train(place: Place, given: Mapping[str, Any], base: TrainSettings) -> Iterator[Fault]:
+    """Training settings that stand on top of others, as a plain mapping."""
+    unknown = [key for key in given if key not in TrainSettings.model_fields]
+    for key in unknown:
+        yield from _name((*place, key), key, TrainSettings.model_fields)
+    try:
+        TrainSettings.model_validate({**dict(base), **{k: v for k, v in given.items() if k not in unknown}})
+    except ValidationError as error:
+        for entry in error.errors():
+            yield (*place, *map(str, entry["loc"])), repr(entry["input"]), expectation(entry)
+
+
+def expectation(entry: Mapping[str, Any]) -> str:
+    """What pydantic expected, in its words; with the nearest of the allowed values."""
+    text = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Input should have ")
+    if entry["type"] == "literal_error":
+        text += nearest(str(entry["input"]), re.findall(r"'([^']*)'", text))
+    return text
+
+
+def _two_lines(error: DistilrecError) -> tuple[str, str]:
+    """(seen, expected) of a message made by errors.problem."""
+    lines = str(error).splitlines()
+    return lines[0], " ".join(line.strip().removeprefix("expected: ") for line in lines[1:2])
+
+
+def _name(place: Place, seen: Any, known: Any) -> Iterator[Fault]:
+    if not isinstance(seen, str) or seen not in known:
         yield place, f"{seen!r}{nearest(str(seen), known)}", ", ".join(known)

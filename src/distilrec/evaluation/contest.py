@@ -114,7 +114,7 @@ def _result(
         lists.append(_ranked(instance, split, "test", max(k), seen, candidates))
         progress.advance(1, model=one.name)
     if metric not in valid and split.n_events("valid"):
-        name, cut = metric.split("@")
+        cut = metric.split("@")[1]
         ranked = [_ranked(instance, split, "valid", int(cut), seen, "full") for instance in one.instances]
         valid[metric] = [float(np.nanmean(evaluate_lists(r, split, "valid", [int(cut)])[metric])) for r in ranked]
     repeat = n_seeds if len(lists) == 1 else 1  # a baseline is the same for every seed
