@@ -95,7 +95,8 @@ def simulate_shop(
     """Simulate a shop of U = `users` and I = `items`.
 
     `events_per_user` is the mean number of clicks of a user (skewed: most have fewer, some many more). To a hundred
-    clicks come about 1,300 impressions, 39 purchases and 14 reviews. `days` is the time the shop is open. A million clicks cost about 13 seconds of one core and 0.9 GB of memory.
+    clicks come about 1,300 impressions, 39 purchases and 14 reviews. `days` is the time the shop is open. A million
+    clicks cost about 13 seconds of one core and 0.9 GB of memory.
 
     Raises DataError for fewer than 2 users, 50 items, 2 events per user or 1 day, a negative seed, or more events
     than a quarter of the catalog.
