@@ -1,0 +1,102 @@
+"""The script that writes measured results into the README and the docs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from distilrec.errors import DataError
+from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.models.item_knn import ItemKNN
+from distilrec.models.popularity import Popularity
+from distilrec.types import Split
+
+RUN = {"command": "distilrec run tiny", "date": "2026-01-02", "commit": "0123456789abcdef", "hardware": "2 cores",
+       "seeds": [0, 1], "recipe": "tiny"}
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "results_table.py"
+    spec = importlib.util.spec_from_file_location("results_table_under_test", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def report(tiny_split: Callable[..., Split]) -> Report:
+    """A small run with rankers that need no training: what they are called is all that matters here."""
+    split = tiny_split(users=30, items=12, events=6)
+    return contest(
+        [Contestant("teacher", "teacher", [ItemKNN.fit(split)]),
+         Contestant("student", "student", [ItemKNN.fit(split, decay=0.5), ItemKNN.fit(split, decay=0.9)]),
+         Contestant("control", "control", [Popularity.fit(split)])],
+        split, seeds=[0, 1],
+    )
+
+
+def write(folder: Path, report: Report, **changes: Any) -> None:
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report.document), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps(RUN | changes), encoding="utf-8")
+
+
+def test_without_results_it_says_so(script: ModuleType, tmp_path: Path) -> None:
+    assert script.render(tmp_path / "nothing") == "No benchmark has been run yet."
+
+
+def test_a_result_shows_every_model_the_verdict_and_where_it_comes_from(
+    script: ModuleType, tmp_path: Path, report: Report
+) -> None:
+    write(tmp_path / "tiny", report)
+    text = script.render(tmp_path)
+    means = {}
+    for model in report["models"]:
+        value = model["metrics"]["test"]["ndcg@10"]
+        means[model["name"]] = value["mean"]
+        shown = f"{value['mean']:.4f} ± {value['std']:.4f} | {model['parameters']:,}"
+        assert f"| {model['name']} | {model['role']} | {shown} |" in text
+    gain = means["student"] - means["control"]
+    assert f"student − control = {'+' if gain > 0 else '−'}{abs(gain):.4f} " in text
+    assert f"{100 * means['student'] / means['teacher']:.1f}% of the teacher" in text
+    assert "`distilrec run tiny`, 2026-01-02, commit 0123456789ab, 2 cores." in text
+    assert "30 users, 12 items, 180 interactions; leave-last-out, full ranking, 2 seeds." in text
+
+
+def test_only_what_stands_between_the_markers_is_replaced(script: ModuleType) -> None:
+    text = f"before\n{script.BEGIN}\nold\n{script.END}\nafter\n"
+    once = script.replaced(text, "new", Path("page"))
+    assert once == f"before\n{script.BEGIN}\nnew\n{script.END}\nafter\n"
+    assert script.replaced(once, "new", Path("page")) == once
+
+
+@pytest.mark.parametrize("text", ["no marker", "{BEGIN}", "{END}{BEGIN}", "{BEGIN}{END}{BEGIN}"])
+def test_a_page_without_both_markers_in_order_is_refused(script: ModuleType, text: str) -> None:
+    with pytest.raises(DataError, match="once each"):
+        script.replaced(text.format(BEGIN=script.BEGIN, END=script.END), "new", Path("page"))
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"seeds": [0]}, r"seeds \[0\]"), ({"commit": 7}, "commit"),
+                                                  ({"hardware": None}, "hardware")])
+def test_a_result_that_does_not_say_how_it_was_made_is_refused(
+    script: ModuleType, tmp_path: Path, report: Report, changes: dict[str, Any], message: str
+) -> None:
+    write(tmp_path / "tiny", report, **changes)
+    with pytest.raises(DataError, match=message):
+        script.render(tmp_path)
+
+
+def test_a_report_without_its_run_is_refused(script: ModuleType, tmp_path: Path, report: Report) -> None:
+    write(tmp_path / "tiny", report)
+    (tmp_path / "tiny" / "run.json").unlink()
+    with pytest.raises(DataError, match=r"run\.json is missing"):
+        script.render(tmp_path)

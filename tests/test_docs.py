@@ -1,0 +1,201 @@
+"""The documentation against the code: defaults, names, verbs, links, requirements, tables of results."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+import distilrec
+from distilrec.cli import app
+from distilrec.data.clean import Cleaning
+from distilrec.data.layouts import LAYOUTS
+from distilrec.data.rows import ROLES
+from distilrec.data.split import METHODS
+from distilrec.losses import LOSSES
+from distilrec.models import MODELS, model_class, model_settings
+from distilrec.recipe import Recipe
+from distilrec.recipe_yaml import parse_recipe
+from distilrec.teachers.file import FileTeacher
+from distilrec.teachers.text_sasrec import DEFAULTS
+from distilrec.training.settings import TrainSettings
+from distilrec.training.validate import METRICS as SELECTING
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+REQUIREMENTS = [f"{room}{n}" for room, last in zip("ABCDEFG", (8, 7, 15, 7, 5, 11, 6), strict=True)
+                for n in range(1, last + 1)]
+CLI: Any = typer.main.get_command(app)
+
+
+def documented(page: Path, heading: str) -> dict[str, str]:
+    """{first cell: third cell} of the tables below a heading, both without their backticks."""
+    body = page.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in body.splitlines() if line.startswith("| `")]
+    return {row[0].strip("` "): row[2].strip("` ") for row in rows}
+
+
+def recipe_defaults(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, default as in YAML) of every key; training settings are left to their own table."""
+    for name, field in model.model_fields.items():
+        kinds = [k for k in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(k, type)]
+        inner = next((k for k in kinds if issubclass(k, BaseModel)), None)
+        if inner is None or field.default is None:
+            yield prefix + name, field.default
+        if inner is TrainSettings:
+            yield prefix + name, "see [Training](#training)"
+        elif inner is not None:
+            yield from recipe_defaults(inner, f"{prefix}{name}.")
+
+
+def assert_same(written: dict[str, str], real: dict[str, Any]) -> None:
+    assert sorted(written) == sorted(real), set(written) ^ set(real)
+    values = {key: value if value.startswith("see ") else yaml.safe_load(value) for key, value in written.items()}
+    assert values == real
+
+
+def test_every_key_of_a_recipe_is_documented_with_its_default() -> None:
+    page, written = ROOT / "docs" / "recipe.md", {}
+    for heading in ("Run", "Data", "Teacher, knowledge", "Student, control, tuning", "Evaluation"):
+        written |= documented(page, heading)
+    real = dict(recipe_defaults())
+    assert real["name"] is PydanticUndefined
+    assert_same(written, real | {"name": "required"})
+
+
+def test_every_training_setting_is_documented_with_its_default() -> None:
+    real = {f"train.{key}": value for key, value in recipe_defaults(TrainSettings)}
+    assert_same(documented(ROOT / "docs" / "recipe.md", "Training"), real)
+
+
+def test_every_setting_of_a_model_is_documented_with_its_default() -> None:
+    real: dict[str, Any] = {f"text_sasrec.{key}": value for key, value in DEFAULTS.items()}
+    for name in MODELS:
+        parameters = inspect.signature(model_class(name).__init__).parameters
+        real |= {f"{name}.{key}": parameters[key].default for key in model_settings(name)}
+    real |= {f"file.{key}": parameter.default for key, parameter in inspect.signature(FileTeacher).parameters.items()
+             if key not in ("path", "split")}
+    assert_same(documented(ROOT / "docs" / "recipe.md", "Settings of models"), real)
+
+
+def test_every_rule_of_cleaning_is_documented_with_its_default_in_the_order_of_running() -> None:
+    written = documented(ROOT / "docs" / "recipe.md", "Cleaning")
+    assert_same(written, {f"clean.{field.name}": field.default for field in fields(Cleaning)})
+    assert list(written) == [f"clean.{field.name}" for field in fields(Cleaning)]
+
+
+def test_every_setting_of_a_split_is_documented_with_its_default() -> None:
+    written = documented(ROOT / "docs" / "recipe.md", "Split")
+    real = {f"{method}.{key}": value for method, known in METHODS.items() for key, value in known.items()}
+    assert_same({key: value for key, value in written.items() if "." in key}, real)
+    assert {key.split(".")[0] for key in written} == set(METHODS)
+
+
+@pytest.mark.parametrize(("key", "names"), [("data.layout", LAYOUTS), ("data.columns", ROLES),
+                                            ("evaluate.metric", SELECTING)])
+def test_the_names_that_a_key_allows_are_listed(key: str, names: Any) -> None:
+    lines = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith(f"| `{key}`"))
+    assert set(names) <= set(re.findall(r"`([\w-]+)`", line))
+
+
+def test_every_loss_has_a_row() -> None:
+    body = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    assert {name for name in LOSSES if f"\n| `{name}` |" in body} == set(LOSSES)
+
+
+def test_every_requirement_stands_once_in_the_table_of_features_with_a_state() -> None:
+    body = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+    lines = [line.split("|")[1:-1] for line in body.splitlines() if re.match(r"\| [A-G]\d", line)]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    assert [row[0] for row in rows] == REQUIREMENTS
+    assert {row[2] for row in rows} <= {"works", "part", "planned"}
+    assert not [row[0] for row in rows if row[2] != "planned" and not row[3]]
+    assert not [row[0] for row in rows if row[2] == "part" and "Missing: " not in row[3]]
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as GitHub turns them into anchors."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    # pictures of a run are made by one: only the folder is asked for
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert (target.parent if "images" in target.parts else target).exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_examples_call_public_functions_with_arguments_that_they_have(page: Path) -> None:
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "dr":
+                assert node.attr in distilrec.__all__
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and \
+                    isinstance(node.func.value, ast.Name) and node.func.value.id == "dr":
+                signature = inspect.signature(getattr(distilrec, node.func.attr))
+                signature.bind(*node.args, **{str(keyword.arg): keyword.value for keyword in node.keywords})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.name)
+def test_recipes_in_the_docs_are_good(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        text = block if "name:" in block else f"name: example\ntext: {{encoder: all-MiniLM-L6-v2}}\n{block}"
+        assert parse_recipe(text).name
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every `distilrec ...` of a page, in words, without what follows a comment sign or a pipe."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^    (distilrec .+)$", text, re.M) + re.findall(r"`(distilrec [^`]+)`", text)
+    return [shlex.split(line, comments=True)[1:] for line in found]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_verbs_and_options_in_the_docs_exist(page: Path) -> None:
+    for words in commands(page):
+        command: Any = CLI
+        for word in words:
+            if hasattr(command, "commands") and not word.startswith("-"):
+                assert word in command.commands, f"{page.name}: distilrec {' '.join(words)}"
+                command = command.commands[word]
+            elif word.startswith("-"):
+                known = {option for parameter in command.params for option in parameter.opts}
+                assert word in known, f"{page.name}: distilrec {' '.join(words)}"
+
+
+def table_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_results_are_those_of_the_committed_reports() -> None:
+    assert table_script().main(["--check"]) == 0
