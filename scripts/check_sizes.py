@@ -34,7 +34,7 @@ def main(roots: Sequence[str]) -> int:
             count += 1
             for fails, text in check(file):
                 failed += fails
-                print(f"{'error' if fails else 'warning'}: {file.relative_to(ROOT)}: {text}")
+                print(f"{'error' if fails else 'warning'}: {file}: {text}")
     print(f"sizes: {count} files, {failed} too long")
     return 1 if failed else 0
 

@@ -59,7 +59,7 @@ def print_comparison(a: Path, b: Path, console: Console | None = None) -> None:
     metric = first["metric"]
     if not any(metric in model["metrics"]["test"] for model in second["models"]):
         raise DataError(problem(f"{b} was not measured by {metric}, the main metric of {a}",
-                                "two runs with a metric in common", "run one of them again with evaluate.metric changed"))
+                                "two runs with a metric in common", "set evaluate.metric and run one again"))
     if first["dataset"]["digest"] != second["dataset"]["digest"]:
         console.print("[yellow]These runs are on different data: their numbers cannot be compared.[/]")
     elif first["protocol"] != second["protocol"]:
