@@ -174,10 +174,8 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
         losses = getattr(recipe, section).losses
         if not any(losses.values()):
             yield (section, "losses"), str(losses), "at least one loss with a weight above 0"
-    if recipe.text is None:
-        for place, value in ((("teacher", "model"), recipe.teacher.model), (("student", "start"), recipe.student.start)):
-            if value in ("text_sasrec", "text"):
-                yield place, f"{value!r} in a recipe without the section text", "text: {encoder: all-MiniLM-L6-v2}"
+    if recipe.text is None and recipe.student.start == "text":
+        yield ("student", "start"), "'text' in a recipe without the section text", "text: {encoder: all-MiniLM-L6-v2}"
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", recipe.device):
         yield ("device",), repr(recipe.device), "cpu, cuda, cuda:N or mps"
     for section in ("teacher", "student"):
@@ -228,7 +226,7 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
 
 
 def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Fault]:
-    """Names and types by the signature; for what it cannot say (do the heads divide the width?) a tiny model is built."""
+    """Names and types by the signature; for what it cannot say (do the heads divide the width?) a small one is made."""
     from distilrec.models import model_class, model_settings
 
     build, known = model_class(model), model_settings(model)

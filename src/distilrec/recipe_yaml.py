@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import SafeConstructor
 
 from distilrec.errors import RecipeError, nearest
 from distilrec.files import atomic_file
-from distilrec.recipe import Recipe, semantic_faults
+from distilrec.recipe import Recipe, expectation, semantic_faults
 
 __all__ = ["dump_recipe", "load_recipe", "parse_recipe"]
 
@@ -42,26 +44,19 @@ def parse_recipe(
     """As `load_recipe`, from the text itself."""
     lines: dict[Place, str] = {}
     faults: list[str] = []
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = _plain(node, (), lines, faults) if node is not None else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else "somewhere"
-        raise RecipeError(f"{name}, {where}: this is not YAML: {getattr(error, 'problem', error)}") from error
+    document = _read(text, name, lines, faults)
     if not isinstance(document, dict):
         raise RecipeError(f"{name}: a recipe is a mapping of sections, this is a {type(document).__name__}")
     for override in overrides:
         _override(document, override, lines, faults)
+    if folder is not None:
+        _resolve(document, folder)
     if data is not None:
-        document.setdefault("data", {})["path"] = str(data)
-    elif folder is not None and isinstance(document.get("data"), dict):
-        _resolve(document["data"], folder)
+        _replace_data(document, data)
     recipe, found = _validate(document, lines)
     faults += found
     if recipe is not None:
-        faults += [f"{_where(place, lines)}: {'.'.join(place)}: {seen}\n  expected: {expected}"
-                   for place, seen, expected in semantic_faults(recipe)]
+        faults += [_fault(place, lines, seen, expected) for place, seen, expected in semantic_faults(recipe)]
     if faults or recipe is None:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise RecipeError(f"{name} has {count}:\n" + "\n".join(faults))
@@ -70,11 +65,28 @@ def parse_recipe(
 
 def dump_recipe(recipe: Recipe, path: str | Path | None = None) -> str:
     """The recipe as YAML with every default written out; reading it back gives an equal recipe."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     if path is not None:
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return text
+
+
+def _read(text: str, name: str, lines: dict[Place, str], faults: list[str]) -> Any:
+    """The document as plain Python. Aliases are refused: they can nest a document in itself, and nobody needs them."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise RecipeError(f"{name}, line {event.start_mark.line + 1}: *{event.anchor} is a YAML alias\n"
+                                  "  expected: the value itself")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return {} if node is None else _plain(node, (), lines, faults)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "somewhere"
+        raise RecipeError(f"{name}, {where}: this is not YAML: {getattr(error, 'problem', error)}") from error
+    except RecursionError:
+        raise RecipeError(f"{name}: this is nested too deeply to be a recipe") from None
 
 
 def _plain(node: yaml.Node, place: Place, lines: dict[Place, str], faults: list[str]) -> Any:
@@ -96,13 +108,27 @@ def _plain(node: yaml.Node, place: Place, lines: dict[Place, str], faults: list[
 
 def _scalar(node: yaml.Node) -> Any:
     """YAML 1.1 reads 1e-3 as text; a recipe means the number."""
-    value = yaml.safe_load(yaml.serialize(node))
-    if isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None:
-        try:
-            return float(value) if any(c.isdigit() for c in value) else value
-        except ValueError:
-            return value
-    return value
+    value = SafeConstructor().construct_document(node)
+    plain = isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None
+    return float(value) if plain and _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return any(c.isdigit() for c in text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around text that `_scalar` would take for a number."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="'" if _is_number(text) else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _override(document: dict[str, Any], override: str, lines: dict[Place, str], faults: list[str]) -> None:
@@ -128,29 +154,89 @@ def _override(document: dict[str, Any], override: str, lines: dict[Place, str], 
     lines[place] = f"--set {override}"
 
 
-def _resolve(data: dict[str, Any], folder: Path) -> None:
-    for key in ("path", "items", "users"):
-        if isinstance(data.get(key), str):
-            data[key] = str((folder / data[key]).resolve())
+def _resolve(document: dict[str, Any], folder: Path) -> None:
+    """Relative paths count from the recipe's folder."""
+    for section, keys in (("data", ("path", "items", "users")), ("teacher", ("path",))):
+        values = document.get(section)
+        for key in keys if isinstance(values, dict) else ():
+            if isinstance(values.get(key), str):
+                values[key] = str((folder / Path(values[key]).expanduser()).resolve())
+
+
+def _replace_data(document: dict[str, Any], data: str | Path) -> None:
+    """--data takes the place of the recipe's own data, be it files or the built-in shop."""
+    if document.get("data") is None:
+        document["data"] = {}
+    if isinstance(document["data"], dict):
+        document["data"].pop("shop", None)
+        document["data"]["path"] = str(data)
 
 
 def _validate(document: dict[str, Any], lines: dict[Place, str]) -> tuple[Recipe | None, list[str]]:
-    try:
-        return Recipe.model_validate(document), []
-    except ValidationError as error:
-        faults = []
-        for entry in error.errors(include_url=False):
-            place = tuple(str(part) for part in entry["loc"])
-            text = f"{_where(place, lines)}: {'.'.join(place)}: "
-            if entry["type"] == "extra_forbidden":
-                known = _fields(place[:-1])
-                text += f"unknown key{nearest(place[-1], known)}\n  expected: {', '.join(known)}"
-            elif entry["type"] == "missing":
-                text += "is missing"
-            else:
-                text += f"{entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
-            faults.append(text)
-        return None, faults
+    """(recipe, faults). Whatever is wrong is taken out, so that the rest can be checked in the same breath."""
+    faults: list[str] = []
+    sound = copy.deepcopy(document)
+    for _ in range(100):
+        try:
+            return Recipe.model_validate(sound), faults
+        except ValidationError as error:
+            found = _faults_of(error, sound)
+            faults += [_fault(place, lines, *text) for place, text in found.items()]
+            for place in found:
+                _take_out(sound, place)
+    return None, faults
+
+
+def _faults_of(error: ValidationError, document: dict[str, Any]) -> dict[Place, tuple[str, str]]:
+    """place -> (seen, expected); the branches of a union are one fault."""
+    found: dict[Place, tuple[str, str]] = {}
+    for entry in error.errors(include_url=False):
+        place = tuple(str(part) for part in entry["loc"])
+        if entry["type"] == "extra_forbidden":
+            known = _fields(place[:-1])
+            found[place] = (f"unknown key{nearest(place[-1], known)}", ", ".join(known))
+        elif entry["type"] == "missing":
+            found[place] = ("is missing", "a value")
+        else:
+            place = place[:_depth(document, place)]
+            before = found.get(place)
+            expected = expectation(entry) if before is None else f"{before[1]} or {expectation(entry)}"
+            found[place] = (repr(_at(document, place)), expected)
+    return found
+
+
+def _depth(document: Any, place: Place) -> int:
+    """How much of a place is in the document itself: pydantic names the branch of a union behind it."""
+    for depth, part in enumerate(place):
+        if isinstance(document, dict) and part in document:
+            document = document[part]
+        elif isinstance(document, list) and part.isdigit() and int(part) < len(document):
+            document = document[int(part)]
+        else:
+            return depth
+    return len(place)
+
+
+def _at(document: Any, place: Place) -> Any:
+    for part in place:
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    return document
+
+
+def _take_out(document: dict[str, Any], place: Place) -> None:
+    """Remove a faulty value (a list as a whole); what is missing gets a stand-in."""
+    if place == ("name",):
+        document["name"] = "recipe"
+        return
+    inner: Any = document
+    for part in place[:-1]:
+        if isinstance(inner.get(part), list):
+            inner.pop(part)
+            return
+        if part not in inner:  # it went out with another fault
+            return
+        inner = inner[part]
+    inner.pop(place[-1], None)
 
 
 def _fields(place: Place) -> list[str]:
@@ -165,7 +251,11 @@ def _fields(place: Place) -> list[str]:
     return list(model.model_fields) if model is not None else []
 
 
-def _where(place: Place, lines: dict[Place, str]) -> str:
+def _fault(place: Place, lines: Mapping[Place, str], seen: str, expected: str) -> str:
+    return f"{_where(place, lines)}: {'.'.join(place)}: {seen}" + (f"\n  expected: {expected}" if expected else "")
+
+
+def _where(place: Place, lines: Mapping[Place, str]) -> str:
     """The line of a place, or of the nearest section around it."""
     for depth in range(len(place), -1, -1):
         if place[:depth] in lines:

@@ -1,0 +1,124 @@
+"""What is wrong with a recipe is found before anything is trained: everything wrong at once, then one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distilrec.errors import RecipeError
+from distilrec.recipe import Recipe
+from distilrec.recipe_yaml import dump_recipe, load_recipe, parse_recipe
+
+PLAIN = "name: x\nteacher: {model: sasrec}\n"
+
+
+def faults(text: str, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.req("G1")
+def test_faults_of_schema_tables_and_constructors_come_together() -> None:
+    message = faults(
+        "name: x\n"
+        "evalute: {k: [10]}\n"  # line 2: the schema
+        "teacher:\n"
+        "  model: sasrek\n"  # 4: a name of a table
+        "  train: {epochs: 1.5, optimizer: adamm}\n"  # 5: types
+        "student:\n"
+        "  settings:\n"
+        "    dmi: 32\n"  # 8: the constructor of the model
+        "  losses: {kll: 1.0}\n"  # 9
+        "control: {train: {epochs: many}}\n"  # 10: settings on top of others
+        "data: {clean: {user_core: some}, columns: {usr: u}}\n"  # 11
+        "seeds: [1, 1]\n"  # 12
+        "device: gpu\n"  # 13
+    )
+    assert message.splitlines()[0] == "recipe has 11 faults:"
+    for line in (
+        "line 2: evalute: unknown key, did you mean 'evaluate'?",
+        "line 4: teacher.model: 'sasrek', did you mean 'sasrec'?",
+        "line 5: teacher.train.epochs: 1.5\n  expected: a valid integer",
+        "line 5: teacher.train.optimizer: 'adamm'\n  expected: 'adamw', 'adam', 'sgd' or 'adagrad', did you mean 'adam",
+        "line 8: student.settings.dmi: 'dmi', did you mean 'dim'?",
+        "line 9: student.losses.kll: 'kll', did you mean 'kl'?",
+        "line 10: control.train.epochs: 'many'\n  expected: a valid integer",
+        "line 11: data.clean.user_core: ",
+        "line 11: data.columns.usr: 'usr', did you mean 'user_id'?",
+        "line 12: seeds: [1, 1]\n  expected: each seed once",
+        "line 13: device: 'gpu'\n  expected: cpu, cuda, cuda:N or mps",
+    ):
+        assert line in message
+    assert message.count("\n  expected: ") == 11
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("data: 3", "data: 3"),
+        ("seeds: []", "seeds: []"),
+        ("evaluate: {k: []}", "evaluate.k: []"),
+        ("evaluate: {candidates: some}", "evaluate.candidates: 'some'\n  expected: 'full' or a valid dictionary"),
+        ("evaluate: {metric: ndgc@10}", "evaluate.metric: 'ndgc', did you mean 'ndcg'?"),
+        ("evaluate: {metric: ndcg@50}", "expected: metric@k with k among [10, 20]"),
+        ("split: {method: [time]}", "split.method: ['time']"),
+        ("split: {method: time, fold: 1}", "split.fold: 'fold'"),
+        ("knowledge: {top_k: true}", "knowledge.top_k: True"),
+        ("student: {losses: {}}", "student.losses: {}"),
+        ("control: {losses: {cross_entropy: 0.0}}", "at least one loss with a weight above 0"),
+        ("control: {losses: {kl: 1.0}}", "control.losses.kl: 'kl'"),
+        ("student: {start: text}", "student.start: 'text' in a recipe without the section text"),
+        ("student: {settings: {dim: 33, heads: 2}}", "student.settings: 2 heads for a width of 33"),
+        ("student: {settings: {dim: abc}}", "student.settings.dim: 'abc'"),
+        ("student: {settings: {layers: -1}}", "student.settings.layers: -1\n  expected: at least 1"),
+        ("student: {settings: {dropout: 1.5}}", "student.settings: dropout probability"),
+        ("student: {settings: {content_use: starts}}", "did you mean 'start'?"),
+        ("student: {train: {seed: 4}}", "student.train.seed: 4\n  expected: `seeds` of the whole recipe"),
+        ("tune: {student: [{drop: 0.1}], control: [{epochs: x}]}", "tune.control.0.epochs: 'x'"),
+        ("data: {path: a, shop: {}}", "data: both path and shop"),
+        ("1: 2", "line 3: 1: unknown key"),
+        ("data: {path: &here [*here]}", "*here is a YAML alias"),
+        ("data: !!python/name:os.system x", "this is not YAML"),
+        ("data: " + "[" * 900 + "]" * 900, "nested too deeply"),
+    ],
+)
+def test_one_fault(text: str, seen: str) -> None:
+    assert seen in faults(PLAIN + text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "seen"),
+    [
+        ("student.train.epochs=0", "student.train.epochs: 0\n  expected: greater than or equal to 1"),
+        ("name.first=x", "'name' is no section"),
+        ("seeds=[1", "the value is not YAML"),
+    ],
+)
+def test_faults_of_set(override: str, seen: str) -> None:
+    message = faults(PLAIN, override)
+    assert "--set" in message
+    assert seen in message
+
+
+def test_paths_of_data_and_of_a_teacher_file_count_from_the_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\ndata: {path: logs, items: /abs/items.csv}\nteacher: {model: file, path: t.parquet}\n")
+    recipe = load_recipe(path)
+    assert recipe.data.path == str(tmp_path / "logs")
+    assert recipe.data.items == "/abs/items.csv"
+    assert recipe.teacher.path == str(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("data", ["", "data:\n", "data: {shop: {}}\n", "data: {path: other}\n"])
+def test_data_takes_the_place_of_whatever_the_recipe_names(data: str) -> None:
+    recipe = parse_recipe(PLAIN + data, data="folder")
+    assert recipe.data.path == "folder"
+    assert recipe.data.shop is None
+
+
+@pytest.mark.parametrize("name", ["1e3", "12", "yes", "null", "=", "a: b", "é\n\t'\"", "0x1f", "1_000", "\u2028"])
+def test_names_that_look_like_something_else_survive_the_round_trip(name: str) -> None:
+    recipe = Recipe.model_validate({"name": name, "teacher": {"model": "sasrec"}})
+    assert parse_recipe(dump_recipe(recipe)) == recipe
