@@ -40,6 +40,7 @@ class Student:
 
     model: Trained
     control: Trained | None
+    split: Split
 
     @property
     def name(self) -> str:
@@ -155,19 +156,21 @@ def distill(
     student = train(name, split, model, training, name="student", start=beginning, losses=losses or SOFT_LABELS,
                     knowledge=knowledge, metric=metric, seen=seen, folder=target / "student" if target else None)
     if not control:
-        return Student(student, None)
+        return Student(student, None, split)
     steps = int(student.training["steps"])
     own, own_training = divide(name, {**settings, **(control_settings or {})}, seed=seed)
     plain = dict(control_losses or {"cross_entropy": 1.0})
     twin = train(name, split, own, own_training, name="control", start=content if start != "none" else None,
                  losses=plain, metric=metric, seen=seen, min_steps=steps,
                  folder=target / "control" if target else None)
-    return Student(student, twin)
+    return Student(student, twin, split)
 
 
-def export(student: Student | Trained, path: str | Path, split: Split, *, card: str | None = None) -> Any:
+def export(student: Student | Trained, path: str | Path, split: Split | None = None, *, card: str | None = None) -> Any:
     """Write the student as a bundle and open it. The bundle needs neither torch nor this data set.
 
+    Args:
+        split: the data it was trained on, for vocabularies and titles; a `Student` brings its own.
     Raises:
         BundleError: ONNX and torch disagree, or the folder cannot be written; nothing is left behind.
     """
@@ -175,9 +178,15 @@ def export(student: Student | Trained, path: str | Path, split: Split, *, card: 
     from distilrec.bundle.runtime import load
 
     trained = student.model if isinstance(student, Student) else student
-    write(trained.model, split, path, card=card,
+    data = student.split if split is None and isinstance(student, Student) else split
+    if data is None:
+        raise DataError(problem("a trained model alone does not know its items' keys", "the split it was trained on",
+                                "export(model, path, split)"))
+    write(trained.model, data, path, card=card,
           metadata={"student": trained.name, "architecture": trained.architecture})
-    return load(path)
+    bundle = load(path)
+    bundle.origin = student
+    return bundle
 
 
 def evaluate(
@@ -188,16 +197,21 @@ def evaluate(
     """Measure teacher, student, control and baselines on the test part under one protocol.
 
     Args:
-        student: a `Student` (its control is measured too), a `Trained` model, or a bundle.
-        control: needed for a verdict where the student is only a bundle.
+        student: a `Student`, a `Trained` model, or a bundle. The control of a `Student`, or of the bundle that
+            `export` made of one in this process, is measured too.
+        control: needed for a verdict in every other case.
     """
     contestants = []
+    origin = getattr(student, "origin", None)
+    if control is None and isinstance(origin, Student):
+        control = origin.control
     if teacher is not None:
         contestants.append(Contestant("teacher", "teacher", [teacher], **trained_facts([teacher])))
     if isinstance(student, Student):
         control, student = control or student.control, student.model
     if student is not None:
-        contestants.append(Contestant("student", "student", [student], **trained_facts([student])))
+        known = origin.model if isinstance(origin, Student) else student
+        contestants.append(Contestant("student", "student", [student], **trained_facts([known])))
     if control is not None:
         contestants.append(Contestant("control", "control", [control], **trained_facts([control])))
     contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in baselines]

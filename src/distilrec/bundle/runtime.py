@@ -78,6 +78,7 @@ class Bundle:
         self, path: Path, config: dict[str, Any], session: onnxruntime.InferenceSession, item_keys: list[str],
         user_keys: list[str] | None,
     ) -> None:
+        self.origin: Any = None  # what it was exported from, where that happened in this process
         self.path, self.config, self.item_keys = path, config, item_keys
         self.max_length: int = config["max_length"]
         self._session = session
