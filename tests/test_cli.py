@@ -166,7 +166,7 @@ def test_prepare_says_what_it_did_and_what_comes_next(recipe: Path, tmp_path: Pa
     out = tmp_path / "out"
     code, text, error = call("prepare", recipe, "--out", out)
     assert code == 0, error
-    assert "60 users" in text
+    assert "50 items" in text
     assert f"next: distilrec teach {recipe} --out {out}" in text
     assert "nothing to do" in call("prepare", recipe, "--out", out)[1]
     code, text, _ = call("inspect", out / "data")
@@ -236,7 +236,7 @@ def test_compare_needs_reports(tmp_path: Path) -> None:
 def test_recommend_from_a_folder_that_is_no_bundle(log: Path, tmp_path: Path) -> None:
     code, _, error = call("recommend", tmp_path, "--users", log, "--out", tmp_path / "r.csv")
     assert code == 2
-    assert "bundle" in error
+    assert "a folder made by `distilrec export`" in error
 
 
 def test_a_recipe_error_is_one_for_the_library_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -40,7 +41,7 @@ class Guarded(TyperGroup):
         except KeyboardInterrupt:
             typer.secho("stopped; the same command goes on from here", err=True)
             raise typer.Exit(130) from None
-        except (DistilrecError, OSError, ModuleNotFoundError) as error:
+        except (DistilrecError, OSError, ModuleNotFoundError, *_wrappers()) as error:
             message = explain(error)
             if message is None:
                 raise
@@ -68,7 +69,8 @@ def explain(error: Exception) -> str | None:
         top = (error.name or "").partition(".")[0]
         return str(MissingExtraError(top, _EXTRAS[top])) if top in _EXTRAS else None
     if not isinstance(error, OSError):
-        return None
+        wrapped = re.search(r"os error (\d+)", str(error))
+        return explain(OSError(int(wrapped[1]), os.strerror(int(wrapped[1])))) if wrapped else None
     where = f" at {error.filename}" if error.filename else ""
     again = "then give the same command again: what is finished stays"
     if error.errno in _NO_SPACE:
@@ -80,6 +82,12 @@ def explain(error: Exception) -> str | None:
     if error.errno in _NO_FOLDER:
         return problem(f"a file is in the way{where}: {error.strerror}", "a folder", "choose another path")
     return None
+
+
+def _wrappers() -> tuple[type[Exception], ...]:
+    """Errors in which libraries that are loaded wrap a refusal of the system, such as a full disk."""
+    found = [(sys.modules.get("polars.exceptions"), "PolarsError"), (sys.modules.get("safetensors"), "SafetensorError")]
+    return tuple(getattr(module, name) for module, name in found if module is not None)
 
 
 def shipped_recipes() -> list[Path]:
