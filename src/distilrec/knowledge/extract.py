@@ -142,9 +142,10 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
     kept = np.take_along_axis(scores, ids, axis=1)
     order = np.argsort(-kept, axis=1, kind="stable")
     ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(kept, order, axis=1)
-    log_z = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+    # from the top on, not from zero: near large scores float32 has no digits left for a small log-probability
+    log_z = np.log(np.exp(scores - top[:, None]).sum(axis=1))
     # float16 ends at -65504; an item the teacher rules out stays ruled out
-    return ids.astype(np.int32), np.maximum(kept - log_z[:, None], -60_000.0)
+    return ids.astype(np.int32), np.maximum(kept - top[:, None] - log_z[:, None], -60_000.0)
 
 
 def _item_vectors(teacher: Any) -> np.ndarray | None:

@@ -45,8 +45,8 @@ class Ensemble:
         for member, weight in zip(self.members, self.weights, strict=True):
             scores = member.scores(histories)
             top = scores.max(axis=1, keepdims=True)
-            log_z = top + np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
-            total = total + np.float32(weight) * (scores - log_z)
+            log_z = np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
+            total = total + np.float32(weight) * (scores - top - log_z)
         return np.asarray(total, dtype=np.float32)
 
     @property
