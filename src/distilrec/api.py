@@ -24,7 +24,8 @@ from distilrec.training.train import train
 from distilrec.types import Ranker, Split
 
 __all__ = [
-    "BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "fit_baseline", "item_content", "teach",
+    "BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "fit_baseline", "item_content",
+    "teach",
     "trained_facts",
 ]
 

@@ -197,7 +197,8 @@ def teacher_of(recipe: Recipe, out: Path, split: Split, seed: int) -> Ranker:
     content = content_of(recipe, split)
     members = [
         api.teach(section.model, split, content=content,
-                  folder=folder / f"member-{i}" if section.copies > 1 else folder, metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
+                  folder=folder / f"member-{i}" if section.copies > 1 else folder,
+                  metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
                   **{**section.settings, **_training(section.train, recipe, seed + 1000 * i)})
         for i in range(section.copies)
     ]

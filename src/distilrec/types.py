@@ -225,7 +225,8 @@ class Split:
             raise DataError(problem("queries('train')", "'valid' or 'test'", "use Split.events('train')"))
         users = np.flatnonzero(self.bounds[:, column + 1] > self.bounds[:, column])
         bounds = self.bounds[users]
-        return Examples(users.astype(np.int32), bounds[:, 0], bounds[:, column], bounds[:, column], bounds[:, column + 1])
+        start, now, stop = bounds[:, 0], bounds[:, column], bounds[:, column + 1]
+        return Examples(users.astype(np.int32), start, now, now, stop)
 
     def histories(self, examples: Examples) -> Histories:
         """The histories of `examples` as flat arrays."""

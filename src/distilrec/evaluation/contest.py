@@ -78,7 +78,8 @@ class Report:
 
 def contest(
     contestants: Sequence[Contestant], split: Split, *, metric: str = "ndcg@10", k: Sequence[int] = (10, 20),
-    seen: str = "drop", candidates: Any = "full", seeds: Sequence[int] = (0,), recipe: str | dict[str, Any] | None = None,
+    seen: str = "drop", candidates: Any = "full", seeds: Sequence[int] = (0,),
+    recipe: str | dict[str, Any] | None = None,
     lineage: Mapping[str, Any] | None = None, vectors: np.ndarray | None = None, requests: int = 1000,
 ) -> Report:
     """Read the test part, once, and report on every contestant.

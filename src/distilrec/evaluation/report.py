@@ -49,7 +49,7 @@ def measure(
     vectors: np.ndarray | None = None,
     valid: Mapping[str, Sequence[float]] | None = None,
     parameters: int | None = None,
-    bytes: int | None = None,
+    bytes: int | None = None,  # noqa: A002, the report's own word
     train_seconds: float | None = None,
     latency_ms: Mapping[str, float] | None = None,
     curves: Sequence[Mapping[str, Any]] = (),

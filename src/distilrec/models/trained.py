@@ -14,7 +14,7 @@ from torch import nn
 
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
 from distilrec.files import atomic_folder, digest_arrays, digest_file, read_json, write_json
-from distilrec.models import model_class, model_settings
+from distilrec.models import model_class
 from distilrec.models.histories import pad
 from distilrec.types import Histories, Split
 

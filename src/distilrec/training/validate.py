@@ -77,7 +77,7 @@ def target_ranks(
         vectors = net.last(*(torch.as_tensor(a, device=device) for a in (items, lengths, histories.users)))
         scores = vectors.float() @ table.T.float()
         if not bool(torch.isfinite(scores.sum())):  # every comparison with NaN is false: all ranks would be 1
-            raise TrainingError(problem(f"the model answers histories with NaN or infinite scores",
+            raise TrainingError(problem("the model answers histories with NaN or infinite scores",
                                         "finite numbers", "lower learning_rate, or set gradient_clip: 1.0"))
         if bias is not None:
             scores += bias
