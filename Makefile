@@ -29,7 +29,7 @@ test: install ## every test (those on real data where DISTILREC_DATA names their
 
 check: install ## style, types, room borders, sizes
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_sizes.py
 

@@ -41,7 +41,7 @@ class Guarded(TyperGroup):
         except KeyboardInterrupt:
             typer.secho("stopped; the same command goes on from here", err=True)
             raise typer.Exit(130) from None
-        except (DistilrecError, OSError, ModuleNotFoundError, *_wrappers()) as error:
+        except (DistilrecError, OSError, ModuleNotFoundError, *_wrappers()) as error:  # type: ignore[misc]
             message = explain(error)
             if message is None:
                 raise

@@ -73,7 +73,7 @@ def print_comparison(a: Path, b: Path, console: Console | None = None) -> None:
     for name in dict.fromkeys([*models[0], *models[1]]):
         one, other = (side.get(name) for side in models)
         values = [_mean(model, metric) for model in (one, other)]
-        change = "–" if None in values else f"{values[1] - values[0]:+.4f}"  # pyright: ignore[reportOptionalOperand]
+        change = "–" if None in values else f"{values[1] - values[0]:+.4f}"  # type: ignore[operator]
         table.add_row(escape(name), *("–" if value is None else f"{value:.4f}" for value in values), change,
                       *(_shown(model, "parameters") for model in (one, other)),
                       *(_shown(model, "verdict") for model in (one, other)))

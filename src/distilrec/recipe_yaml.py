@@ -77,7 +77,8 @@ def _read(text: str, name: str, lines: dict[Place, str], faults: list[str]) -> A
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise RecipeError(f"{name}, line {event.start_mark.line + 1}: *{event.anchor} is a YAML alias\n"
+                line = event.start_mark.line + 1  # type: ignore[union-attr]
+                raise RecipeError(f"{name}, line {line}: *{event.anchor} is a YAML alias\n"
                                   "  expected: the value itself")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         return {} if node is None else _plain(node, (), lines, faults)
@@ -157,7 +158,7 @@ def _override(document: dict[str, Any], override: str, lines: dict[Place, str], 
 def _resolve(document: dict[str, Any], folder: Path) -> None:
     """Relative paths count from the recipe's folder."""
     for section, keys in (("data", ("path", "items", "users")), ("teacher", ("path",))):
-        values = document.get(section)
+        values: Any = document.get(section)
         for key in keys if isinstance(values, dict) else ():
             if isinstance(values.get(key), str):
                 values[key] = str((folder / Path(values[key]).expanduser()).resolve())

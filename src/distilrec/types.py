@@ -9,7 +9,7 @@ pair (start, stop) into that array, and the position of an event in it is the ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -114,7 +114,7 @@ class Histories:
         return np.diff(self.offsets)
 
     @classmethod
-    def of(cls, sequences: list[list[int]] | list[np.ndarray], users: np.ndarray | None = None) -> Histories:
+    def of(cls, sequences: Sequence[Sequence[int] | np.ndarray], users: np.ndarray | None = None) -> Histories:
         """Histories from one sequence of internal item ids per user.
 
         >>> Histories.of([[3, 1], [], [2]]).offsets.tolist()

@@ -181,14 +181,14 @@ def _capture(body: _Body, arguments: tuple[Tensor, ...], names: list[str]) -> on
         body, arguments, dynamo=True, opset_version=_OPSET, input_names=names, output_names=["vector"],
         dynamic_shapes=shapes, verbose=False,
     )
-    return program.model_proto  # pyright: ignore[reportOptionalMemberAccess]
+    return program.model_proto  # type: ignore[union-attr]
 
 
 def _trace(body: _Body, arguments: tuple[Tensor, ...], names: list[str]) -> onnx.ModelProto:
     axes = {"history": {0: "B", 1: "L"}, "user": {0: "B"}, "vector": {0: "B"}}
     buffer = io.BytesIO()
     torch.onnx.export(
-        body, arguments, buffer, dynamo=False,  # pyright: ignore[reportArgumentType]
+        body, arguments, buffer, dynamo=False,  # type: ignore[arg-type]
         opset_version=_OPSET_RECURRENT, input_names=names,
         output_names=["vector"], dynamic_axes={name: axes[name] for name in (*names, "vector")},
     )

@@ -28,7 +28,7 @@ def add_ranking(body: onnx.ModelProto, vectors: np.ndarray, bias: np.ndarray | N
         return f"rank.{name}"
 
     def node(op: str, inputs: list[str], outputs: list[str], **attributes: int) -> None:
-        graph.node.append(helper.make_node(op, inputs, outputs, **attributes))  # pyright: ignore[reportArgumentType]
+        graph.node.append(helper.make_node(op, inputs, outputs, **attributes))  # type: ignore[arg-type]
 
     operands = ["vector", table]
     if bias is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,9 @@ def _from_lists(frame: pl.DataFrame, path: str | Path) -> pl.DataFrame:
 
 
 def _read(path: Path) -> pl.DataFrame:
-    readers = {".parquet": pl.read_parquet, ".csv": _read_csv, ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson}
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet, ".csv": _read_csv, ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson,
+    }
     if path.suffix not in readers:
         raise DataError(problem(f"cannot tell the format of {path}", f"one of {', '.join(readers)}"))
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # pyright: ignore[reportAttributeAccessIssue]
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from distilrec.bundle import config as folder
 from distilrec.errors import BundleError, DataError, problem
@@ -146,7 +146,7 @@ class Bundle:
         if self._users is not None:
             feed["user"] = np.array([-1 if user is None else self._users.get(str(user), -1)], dtype=np.int64)
         items, scores = self._session.run(_OUTPUTS, feed)
-        return self._answer(items[0], scores[0], len(history) - len(known), len(known))  # pyright: ignore
+        return self._answer(items[0], scores[0], len(history) - len(known), len(known))
 
     def recommend_batch(
         self, histories: Sequence[Sequence[str]], k: int = 10, *, users: Sequence[str | None] | None = None,
@@ -189,7 +189,7 @@ class Bundle:
             if self._users is not None:
                 feed["user"] = histories.users[rows].astype(np.int64)
             found, best = self._session.run(_OUTPUTS, feed)
-            items[rows, : count[0]], scores[rows, : count[0]] = found, best  # pyright: ignore
+            items[rows, : count[0]], scores[rows, : count[0]] = found, best
         return Recommendations(histories.users, items, scores)
 
     def similar(self, item: str, k: int = 10) -> Recommendation:

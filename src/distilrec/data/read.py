@@ -222,7 +222,7 @@ def _read_json_lines(path: Path, names: Sequence[str] | None) -> RawTable:
 def _json_column(name: str, lines: list[bytes]) -> pl.Series:
     column = _column(name, [json.loads(line).get(name) for line in lines if line.strip().startswith(b"{")])
     inner = getattr(column.dtype, "inner", None)
-    unknown = {pl.Null: pl.String, pl.List: pl.List(pl.String)}
+    unknown: dict[Any, Any] = {pl.Null: pl.String, pl.List: pl.List(pl.String)}
     return column.cast(unknown[column.dtype.base_type()]) if pl.Null in (column.dtype, inner) else column
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def extract(
         KnowledgeError: the teacher gives a NaN, or knows no item for a user.
     """
     top_k = min(top_k, split.n_items)
-    keyed = getattr(teacher, "keyed", "event")  # a file of scores per user knows nothing of single events
+    # a file of scores per user knows nothing of single events
+    keyed: Literal["event", "user"] = getattr(teacher, "keyed", "event")
     identity = {
         "dataset_digest": split.dataset.digest, "split_digest": split.digest, "teacher": teacher.name,
         "teacher_digest": getattr(teacher, "digest", None) or secrets.token_hex(16), "top_k": top_k,
@@ -81,7 +82,7 @@ def extract(
                                                 "logits": logits.astype(np.float16)})
             progress.advance(1)
     # A sparse file's scores have no partition over the catalog: only their shape within the list is knowledge.
-    space = "logit" if keyed == "event" else "score"
+    space: Literal["logit", "score"] = "logit" if keyed == "event" else "score"
     signal = Signal("response", "response", keyed, space=space, teacher=teacher.name, width=top_k)
     signals = {"response": signal}
     for name, vectors in (("item_vectors", _item_vectors(teacher)), ("content", content)):
@@ -135,9 +136,9 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
     width = scores.shape[1]
     kth = np.partition(scores, width - top_k, axis=1)[:, width - top_k, None]
     passing = scores >= kth
-    for row in np.flatnonzero(passing.sum(axis=1) > top_k):  # of those that tie for the last places the smaller ids
-        tied = np.flatnonzero(scores[row] == kth[row])
-        passing[row, tied[top_k - int((scores[row] > kth[row]).sum()):]] = False
+    for tie in np.flatnonzero(passing.sum(axis=1) > top_k):  # of those that tie for the last places the smaller ids
+        tied = np.flatnonzero(scores[tie] == kth[tie])
+        passing[tie, tied[top_k - int((scores[tie] > kth[tie]).sum()):]] = False
     ids = np.nonzero(passing)[1].reshape(len(scores), top_k)
     kept = np.take_along_axis(scores, ids, axis=1)
     order = np.argsort(-kept, axis=1, kind="stable")

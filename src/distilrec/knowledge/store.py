@@ -181,7 +181,7 @@ def map_file(path: Path) -> dict[str, np.ndarray]:
     if path.stat().st_size < 8 + size + max((entry["data_offsets"][1] for entry in header.values()), default=0):
         raise KnowledgeError(problem(f"{path} is cut off", do=_AGAIN))
     kinds = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4"}
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, entry in header.items():
         begin = 8 + size + entry["data_offsets"][0]
         arrays[name] = np.memmap(path, dtype=kinds[entry["dtype"]], mode="r", offset=begin, shape=tuple(entry["shape"]))

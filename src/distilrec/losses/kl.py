@@ -38,7 +38,7 @@ def kl(
     log_p = teacher - teacher.logsumexp(1, keepdim=True)
     kept = student.logsumexp(1)
     log_z = kept if log_partition is None else log_partition
-    rest_term = 0.0
+    rest_term: Tensor | float = 0.0
     if mass is not None and log_partition is not None:
         held = mass.clamp(1e-6, 1 - 1e-6)
         log_p = log_p + held.log()[:, None]

@@ -40,6 +40,7 @@ class ItemTable(nn.Module):
         # The last two rows are padding and mask token; with content alone they are all the rows there are.
         self.weight = nn.Parameter(torch.randn(2 if only_content else n_items + 2, dim) * scale)
         self.bias = nn.Parameter(torch.zeros(n_items)) if bias else None
+        self.start: Tensor
         self.register_buffer("start", torch.zeros(dim))
         self.content: Tensor | None
         self.register_buffer("content", None)
@@ -48,10 +49,11 @@ class ItemTable(nn.Module):
             self.set_vectors(content)
         elif content is not None:
             self.content = torch.as_tensor(content, dtype=torch.float32)
+            norm = nn.LayerNorm(dim)
+            nn.init.constant_(norm.weight, scale * 5)
             self.project = nn.Sequential(
-                nn.Linear(content.shape[1], 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), nn.LayerNorm(dim)
+                nn.Linear(content.shape[1], 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), norm
             )
-            nn.init.constant_(self.project[-1].weight, scale * 5)
 
     def vectors(self) -> Tensor:
         """[I, D], the table that scores are taken against."""

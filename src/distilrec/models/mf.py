@@ -32,6 +32,7 @@ class MatrixFactorization(nn.Module):
         self.table = ItemTable(n_items, dim, content=content, content_use=content_use, bias=bias, scale=scale)
         self.users = nn.Parameter(torch.randn(n_users, dim) * scale)
         self.dropout = nn.Dropout(dropout)
+        self.fold_in: Tensor
         self.register_buffer("fold_in", torch.eye(dim))
 
     def query(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:

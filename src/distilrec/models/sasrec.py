@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -57,8 +59,10 @@ class SASRec(nn.Module):
         if width != dim:
             # The way in and the way out start as one rotation and its inverse, so that a history still resembles
             # its items in the table's own space; with two unrelated projections text in the table is lost.
-            nn.init.orthogonal_(self.enter.weight)
-            self.leave.weight.data.copy_(self.enter.weight.data.T)
+            with torch.no_grad():
+                enter, leave = self.enter.get_parameter("weight"), self.leave.get_parameter("weight")
+                nn.init.orthogonal_(enter)
+                leave.copy_(enter.T)
 
     def query(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:
         """[B, L] padded items -> [B, L, D], one query vector after each event. Padding on the right needs no mask
@@ -80,7 +84,8 @@ class SASRec(nn.Module):
         visible = torch.arange(items.shape[1], device=items.device) <= at[:, None]
         state = x.gather(1, at[:, None, None].expand(-1, 1, x.shape[2]))
         if len(self.blocks):
-            state = self.blocks[-1].at(state, x, visible)
+            final: Any = self.blocks[-1]
+            state = final.at(state, x, visible)
         vector = self.leave(self.norm(state[:, 0]))
         return torch.where((lengths > 0)[:, None], vector, self.table.start)
 

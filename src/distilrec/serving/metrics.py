@@ -31,7 +31,7 @@ class Metrics:
         self.requests[method, route, status] += 1
         buckets = self.buckets.setdefault(route, [0] * (len(_BOUNDS) + 1))
         buckets[bisect_left(_BOUNDS, seconds)] += 1
-        self.seconds[route] += seconds  # pyright: ignore[reportArgumentType]
+        self.seconds[route] += seconds  # type: ignore[assignment]
 
     def text(self, labels: dict[str, str], uptime: float) -> str:
         """Prometheus exposition format 0.0.4."""
@@ -86,9 +86,9 @@ def observe(inner: ASGIApp, metrics: Metrics) -> ASGIApp:
             details: Any = scope
             # the template, not the path: a key in the path must not make a time series of its own
             route = details.get("path_template") or "(unknown)"
-            metrics.count(scope["method"], route, status, seconds)
+            metrics.count(details["method"], route, status, seconds)
             path = quote(scope["path"], safe="/:@,;=+~")[:200]
-            _LOG.info("%s %s %d %.2f ms", scope["method"], path, status, seconds * 1e3)
+            _LOG.info("%s %s %d %.2f ms", details["method"], path, status, seconds * 1e3)
 
     return app
 

@@ -177,7 +177,7 @@ def _read_vectors(table: pl.DataFrame, split: Split, path: Path) -> np.ndarray:
         raise DataError(problem(f"{path}: {doubles} items stand twice", "one vector per item"))
     _missing(items, np.arange(split.n_items), split.dataset.item_keys, "items", path)
     vectors = np.zeros((split.n_items, widths[0]), dtype=np.float32)
-    vectors[items] = np.stack(column.to_numpy()).astype(np.float32)
+    vectors[items] = np.stack(column.to_list()).astype(np.float32)
     if not np.isfinite(vectors).all():
         raise DataError(problem(f"{path}: vectors hold NaN or infinite numbers", "finite numbers"))
     return vectors

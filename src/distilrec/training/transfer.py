@@ -46,11 +46,11 @@ def copy_layers(teacher: nn.Module, student: nn.Module, chosen: Sequence[int] | 
             ))
         block.load_state_dict(theirs)
     for part in ("norm", "positions"):
-        theirs, ours = getattr(teacher, part, None), getattr(student, part, None)
-        if isinstance(theirs, nn.Module) and isinstance(ours, nn.Module):
-            ours.load_state_dict(theirs.state_dict())
-        elif isinstance(theirs, nn.Parameter) and isinstance(ours, nn.Parameter) and theirs.shape == ours.shape:
-            ours.copy_(theirs)
+        given, own = getattr(teacher, part, None), getattr(student, part, None)
+        if isinstance(given, nn.Module) and isinstance(own, nn.Module):
+            own.load_state_dict(given.state_dict())
+        elif isinstance(given, nn.Parameter) and isinstance(own, nn.Parameter) and given.shape == own.shape:
+            own.copy_(given)
 
 
 def _blocks(model: Any) -> nn.ModuleList:

@@ -6,6 +6,8 @@ recall need no top-k. tests/training/test_validate.py holds it against evaluatio
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ def target_ranks(
     Other targets of the same user count like any item. A target that the history holds gets a rank beyond all lists
     unless `seen` is "keep".
     """
-    net = model.eval()
+    net: Any = model.eval()
     table = net.item_vectors()
     bias = net.item_bias()
     targets, offsets = _distinct(*split.targets(examples), split.n_items)
