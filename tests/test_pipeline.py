@@ -31,7 +31,8 @@ teacher: {model: sasrec, settings: {dim: 16, layers: 1, dropout: 0.2, max_length
           train: {epochs: 3, batch_size: 64, learning_rate: 0.01, negatives: full}}
 knowledge: {top_k: 20}
 student: {model: sasrec, start: teacher, settings: {dim: 8, layers: 1, dropout: 0.1, max_length: 20},
-          train: {epochs: 3, batch_size: 64, learning_rate: 0.01, negatives: full}, losses: {cross_entropy: 0.5, kl: 0.5}}
+          train: {epochs: 3, batch_size: 64, learning_rate: 0.01, negatives: full},
+          losses: {cross_entropy: 0.5, kl: 0.5}}
 control: {train: {label_smoothing: 0.1}}
 seeds: [0, 1]
 """
@@ -57,8 +58,14 @@ def test_a_run_leaves_a_report_with_every_role(finished: Path) -> None:
     for model in report["models"]:
         assert len(model["metrics"]["test"]["ndcg@10"]["per_seed"]) == 2
     assert report["models"][1]["verdict"] in ("distill", "do not distill", "undecided")
-    for place in ("recipe.yaml", "data/manifest.json", "bundle/config.json", "bundle/metrics.json", "report/report.html",
-                  "report/card.md"):
+    for place in (
+        "recipe.yaml",
+        "data/manifest.json",
+        "bundle/config.json",
+        "bundle/metrics.json",
+        "report/report.html",
+        "report/card.md",
+    ):
         assert (finished / place).stat().st_size > 0
 
 
@@ -80,11 +87,13 @@ def test_onnx_and_torch_agree_for_every_test_user(finished: Path) -> None:
 
 def test_the_control_gets_at_least_as_many_steps_and_no_teacher(finished: Path) -> None:
     for seed in (0, 1):
-        student, control = (json.loads((finished / "students" / f"seed-{seed}" / role / "model.json").read_text())
-                            for role in ("student", "control"))
+        student, control = (
+            json.loads((finished / "students" / f"seed-{seed}" / role / "model.json").read_text())
+            for role in ("student", "control")
+        )
         assert control["training"]["steps"] >= student["training"]["steps"]
         assert control["training"]["losses"] == {"cross_entropy": 1.0}
-        assert {k: v for k, v in control["settings"].items()} == student["settings"]
+        assert dict(control["settings"].items()) == student["settings"]
         assert control["training"]["settings"]["label_smoothing"] == 0.1
         assert student["training"]["settings"]["label_smoothing"] == 0.0
 
@@ -122,12 +131,18 @@ def test_a_recipe_without_data_says_so(tmp_path: Path) -> None:
 
 
 def test_tuning_gives_both_the_same_number_of_trials(tmp_path: Path) -> None:
-    tuned = recipe_of("tune={student: [{dropout: 0.1}, {dropout: 0.4}], control: [{dropout: 0.1}, {weight_decay: 0.1}]}",
-                      "seeds=[0]", "student.train.epochs=2")
+    tuned = recipe_of(
+        "tune={student: [{dropout: 0.1}, {dropout: 0.4}], control: [{dropout: 0.1}, {weight_decay: 0.1}]}",
+        "seeds=[0]",
+        "student.train.epochs=2",
+    )
     pipeline.run(tuned, tmp_path, say=lambda line: None)
     chosen = json.loads((tmp_path / "students" / "tuned.json").read_text())
-    trials = [json.loads((tmp_path / "students" / "trials" / str(i) / role / "model.json").read_text())["training"]["valid"]
-              for i in (0, 1) for role in ("student", "control")]
+    trials = [
+        json.loads((tmp_path / "students" / "trials" / str(i) / role / "model.json").read_text())["training"]["valid"]
+        for i in (0, 1)
+        for role in ("student", "control")
+    ]
     assert chosen["student"]["valid"] == max(trials[0]["ndcg@10"], trials[2]["ndcg@10"])
     assert chosen["control"]["valid"] == max(trials[1]["ndcg@10"], trials[3]["ndcg@10"])
 
@@ -135,13 +150,16 @@ def test_tuning_gives_both_the_same_number_of_trials(tmp_path: Path) -> None:
 @pytest.mark.req("A4")
 def test_a_killed_run_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
     dump_recipe(recipe_of("seeds=[0]"), tmp_path / "recipe.yaml")
-    code = ("import sys, torch; torch.set_num_threads(1)\n"
-            "from pathlib import Path; from distilrec import pipeline; from distilrec.recipe_yaml import load_recipe\n"
-            f"pipeline.run(load_recipe({str(tmp_path / 'recipe.yaml')!r}), Path({str(tmp_path / 'out')!r}))")
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from distilrec import pipeline; from distilrec.recipe_yaml import load_recipe\n"
+        f"pipeline.run(load_recipe({str(tmp_path / 'recipe.yaml')!r}), Path({str(tmp_path / 'out')!r}))"
+    )
     source = str(Path(pipeline.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     checkpoint = tmp_path / "out" / "students" / "seed-0" / "student" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:

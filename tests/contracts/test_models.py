@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from core_world import checkerboard, quick, walk_split
 
+from core_world import checkerboard, quick, walk_split
 from distilrec.errors import KnowledgeError, RecipeError, TrainingError
 from distilrec.models import BASELINES, MODELS, model_class
 from distilrec.models.histories import pad
@@ -61,7 +61,9 @@ def asked(name: str, users: list[int]) -> torch.Tensor | None:
 
 @pytest.mark.req("B4")
 @pytest.mark.parametrize("name", [*MODELS, "item_knn"])
-def test_the_withheld_diagonal_of_the_checkerboard_comes_first(name: str, board: Split, trained: dict[str, Ranker]) -> None:
+def test_the_withheld_diagonal_of_the_checkerboard_comes_first(
+    name: str, board: Split, trained: dict[str, Ranker]
+) -> None:
     queries = board.queries("test")
     histories = board.histories(queries)
     scores = trained[name].scores(histories)
@@ -84,8 +86,8 @@ def test_a_batch_scores_like_its_rows_one_by_one(name: str, board: Split, traine
     assert together.dtype == np.float32
     assert together.shape == (5, board.n_items)
     for row in range(5):
-        part = histories.items[histories.offsets[row]:histories.offsets[row + 1]]
-        alone = ranker.scores(Histories.of([part], histories.users[row:row + 1]))
+        part = histories.items[histories.offsets[row] : histories.offsets[row + 1]]
+        alone = ranker.scores(Histories.of([part], histories.users[row : row + 1]))
         np.testing.assert_allclose(together[row], alone[0], atol=1e-5)
 
 
@@ -109,8 +111,14 @@ def test_an_item_id_beyond_the_catalog_is_refused(name: str, board: Split, train
 def test_saved_and_loaded_scores_the_same(name: str, content_use: str | None, board: Split, tmp_path: Path) -> None:
     content = np.random.default_rng(1).normal(size=(board.n_items, 24)).astype(np.float32)
     more = {} if content_use is None else {"content_use": content_use}
-    model = train(name, board, {**SMALL, **more, "bias": True}, quick(epochs=1),
-                  content=None if content_use is None else content, folder=tmp_path / "m")
+    model = train(
+        name,
+        board,
+        {**SMALL, **more, "bias": True},
+        quick(epochs=1),
+        content=None if content_use is None else content,
+        folder=tmp_path / "m",
+    )
     histories = board.histories(board.queries("test"))
     found = Trained.load(tmp_path / "m", board)
     assert np.array_equal(found.scores(histories), model.scores(histories))
@@ -121,7 +129,9 @@ def test_saved_and_loaded_scores_the_same(name: str, content_use: str | None, bo
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_a_saved_model_with_a_changed_byte_or_of_another_split_is_refused(name: str, board: Split, tmp_path: Path) -> None:
+def test_a_saved_model_with_a_changed_byte_or_of_another_split_is_refused(
+    name: str, board: Split, tmp_path: Path
+) -> None:
     model, settings = create(name, board, SMALL)
     Trained("x", model, name, settings, board.digest).save(tmp_path)
     with pytest.raises(KnowledgeError, match="another data set or split"):
@@ -163,7 +173,9 @@ def test_more_padding_on_the_right_changes_nothing(name: str, board: Split) -> N
     sequences, users = [[1, 2, 3], [], [9]], asked(name, [0, -1, -1])
     short, lengths = padded(board, sequences)
     wide, _ = padded(board, sequences, width=8)
-    torch.testing.assert_close(model.last(short, lengths, users), model.last(wide, lengths, users), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        model.last(short, lengths, users), model.last(wide, lengths, users), atol=1e-6, rtol=1e-5
+    )
     if model.needs_history:
         torch.testing.assert_close(model.query(short, lengths), model.query(wide, lengths)[:, :3], atol=1e-6, rtol=1e-5)
 
@@ -182,7 +194,10 @@ def test_a_later_item_never_changes_an_earlier_query(name: str, board: Split) ->
 @pytest.mark.parametrize("name", SEQUENCE)
 def test_only_the_latest_events_are_looked_at(name: str, trained: dict[str, Ranker]) -> None:
     history = list(range(20))
-    all_of_it, latest = trained[name].scores(Histories.of([history])), trained[name].scores(Histories.of([history[-8:]]))
+    all_of_it, latest = (
+        trained[name].scores(Histories.of([history])),
+        trained[name].scores(Histories.of([history[-8:]])),
+    )
     assert np.array_equal(all_of_it, latest)
     assert not np.allclose(latest, trained[name].scores(Histories.of([history[-7:]])), atol=1e-3)
 
@@ -259,7 +274,7 @@ def test_scores_are_the_products_that_training_fitted(name: str, board: Split) -
 
 
 def test_parameters_count_every_number_that_is_read(board: Split) -> None:
-    I, U, D = board.n_items, board.n_users, 16  # noqa: E741
+    I, U, D = board.n_items, board.n_users, 16
     gru = create("gru4rec", board, SMALL)[0]
     assert Trained("x", gru, "gru4rec", {}, "").parameters == (I + 2) * D + D + 2 * (3 * D * D + 3 * D) + D * D + D
     mf = create("mf", board, {**SMALL, "bias": True})[0]
@@ -276,9 +291,7 @@ def test_parameters_count_every_number_that_is_read(board: Split) -> None:
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_seed_decides_everything(name: str, board: Split) -> None:
-    first, again, other = (
-        train(name, board, SMALL, quick(epochs=2, seed=seed, negatives=7)) for seed in (3, 3, 4)
-    )
+    first, again, other = (train(name, board, SMALL, quick(epochs=2, seed=seed, negatives=7)) for seed in (3, 3, 4))
     assert first.digest == again.digest
     assert first.digest != other.digest
 

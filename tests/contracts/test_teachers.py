@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from core_world import quick, split_of, walk_split
 
+from core_world import quick, split_of, walk_split
 from distilrec.errors import DataError, KnowledgeError
 from distilrec.knowledge.extract import decisions, extract
 from distilrec.models import BASELINES, MODELS, model_class
@@ -35,12 +35,21 @@ def split() -> Split:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The three forms of a teacher's file, keys in no order; user u0 names only two items."""
     folder = tmp_path_factory.mktemp("files")
-    long = pl.DataFrame({
-        "user_id": np.repeat([f"u{u}" for u in range(USERS)], ITEMS), "item_id": [f"i{i}" for i in range(ITEMS)] * USERS,
-        "score": SCORES.ravel(),
-    }).filter((pl.col("user_id") != "u0") | pl.col("item_id").is_in(["i3", "i7"])).sample(fraction=1.0, shuffle=True, seed=1)
+    long = (
+        pl.DataFrame(
+            {
+                "user_id": np.repeat([f"u{u}" for u in range(USERS)], ITEMS),
+                "item_id": [f"i{i}" for i in range(ITEMS)] * USERS,
+                "score": SCORES.ravel(),
+            }
+        )
+        .filter((pl.col("user_id") != "u0") | pl.col("item_id").is_in(["i3", "i7"]))
+        .sample(fraction=1.0, shuffle=True, seed=1)
+    )
     long.write_parquet(folder / "pairs.parquet")
-    long.group_by("user_id").agg(pl.col("item_id").alias("items"), pl.col("score").alias("scores")).write_parquet(folder / "lists.parquet")
+    long.group_by("user_id").agg(pl.col("item_id").alias("items"), pl.col("score").alias("scores")).write_parquet(
+        folder / "lists.parquet"
+    )
     vectors = pl.DataFrame({"item_id": [f"i{i}" for i in range(ITEMS)], "vector": CONTENT.tolist()})
     vectors.sample(fraction=1.0, shuffle=True, seed=2).write_parquet(folder / "vectors.parquet")
     return {name: folder / f"{name}.parquet" for name in ("pairs", "lists", "vectors")}
@@ -48,8 +57,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def teachers(split: Split, files: dict[str, Path]) -> dict[str, Any]:
-    made: dict[str, Any] = {name: train(name, split, {k: v for k, v in SMALL.items() if name == "sasrec" or k != "heads"},
-                                        quick(epochs=1)) for name in MODELS}
+    made: dict[str, Any] = {
+        name: train(name, split, {k: v for k, v in SMALL.items() if name == "sasrec" or k != "heads"}, quick(epochs=1))
+        for name in MODELS
+    }
     made |= {name: model_class(name).fit(split) for name in BASELINES}
     made["text_sasrec"] = teacher_function("text_sasrec")(split, SMALL, quick(epochs=1), content=CONTENT)
     made |= {f"file of {form}": FileTeacher(path, split) for form, path in files.items()}
@@ -59,8 +70,17 @@ def teachers(split: Split, files: dict[str, Path]) -> dict[str, Any]:
     return made
 
 
-ALL = [*MODELS, *BASELINES, "text_sasrec", "file of pairs", "file of lists", "file of vectors", "ensemble",
-       "ensemble with a file", "ensemble without vectors"]
+ALL = [
+    *MODELS,
+    *BASELINES,
+    "text_sasrec",
+    "file of pairs",
+    "file of lists",
+    "file of vectors",
+    "ensemble",
+    "ensemble with a file",
+    "ensemble without vectors",
+]
 
 
 def test_every_row_of_the_table_is_among_them(teachers: dict[str, Any]) -> None:
@@ -99,8 +119,15 @@ def test_its_knowledge_covers_every_decision_and_trains_a_student(
     vectors = store.vectors("item_vectors")
     has = name in MODELS or name in ("text_sasrec", "file of vectors", "ensemble", "ensemble with a file")
     assert (vectors is not None) == has
-    student = train("sasrec", split, {"dim": 4, "max_length": 6}, quick(epochs=1), start=vectors,
-                    losses={"cross_entropy": 0.5, "kl": 0.5}, knowledge=store)
+    student = train(
+        "sasrec",
+        split,
+        {"dim": 4, "max_length": 6},
+        quick(epochs=1),
+        start=vectors,
+        losses={"cross_entropy": 0.5, "kl": 0.5},
+        knowledge=store,
+    )
     assert np.isfinite(student.scores(split.histories(split.queries("valid")))).all()
 
 
@@ -155,31 +182,67 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 @pytest.mark.req("A2")
-@pytest.mark.parametrize(("form", "change", "message"), [
-    ("pairs", lambda t: t.with_columns(pl.col("user_id").replace({"u1": "x1", "u2": "x2", "u3": "x3", "u4": "x4"})),
-     r"4 users that the data set does not have, e\.g\. x\d, x\d, x\d\n"),
-    ("pairs", lambda t: t.with_columns(pl.col("item_id").replace({"i1": "y1", "i2": "y2"})),
-     r"2 items that the data set does not have, e\.g\. y\d, y\d\n"),
-    ("pairs", lambda t: t.filter(~pl.col("user_id").is_in(["u1", "u2", "u3", "u5"])),
-     rf"4 of {USERS} users are missing, e\.g\. u1, u2, u3\n"),
-    ("pairs", lambda t: pl.concat([t, t.filter((pl.col("user_id") == "u9") & (pl.col("item_id") == "i4"))]),
-     r"1 pairs stand twice, e\.g\. \(u9, i4\)"),
-    ("pairs", lambda t: t.with_columns(pl.when(pl.col("item_id") == "i3").then(None).otherwise(pl.col("score")).alias("score")),
-     f"{USERS} scores are null, NaN or infinite"),
-    ("pairs", lambda t: t.with_columns(pl.lit("high").alias("score")), "wrong type"),
-    ("pairs", lambda t: t.rename({"score": "points"}), "has columns item_id, points, user_id"),
-    ("pairs", lambda t: t.head(0), "no rows"),
-    ("lists", lambda t: t.with_columns(pl.col("scores").list.head(1)), r"\d+ rows whose lists differ in length"),
-    ("vectors", lambda t: t.filter(~pl.col("item_id").is_in(["i2", "i3", "i4", "i6"])),
-     rf"4 of {ITEMS} items are missing, e\.g\. i2, i3, i4\n"),
-    ("vectors", lambda t: pl.concat([t, t.head(2)]), "2 items stand twice"),
-    ("vectors", lambda t: t.with_columns(pl.when(pl.col("item_id") == "i1").then(pl.col("vector").list.head(3))
-                                         .otherwise(pl.col("vector")).alias("vector")), "vectors of widths"),
-    ("vectors", lambda t: t.with_columns(pl.when(pl.col("item_id") == "i1").then(None)
-                                         .otherwise(pl.col("vector")).alias("vector")), "vectors of widths"),
-    ("vectors", lambda t: t.with_columns(pl.col("vector") * float("nan")), "NaN or infinite"),
-    ("vectors", lambda t: t.with_columns(pl.lit("0.1 0.2").alias("vector")), "wrong type"),
-])
+@pytest.mark.parametrize(
+    ("form", "change", "message"),
+    [
+        (
+            "pairs",
+            lambda t: t.with_columns(pl.col("user_id").replace({"u1": "x1", "u2": "x2", "u3": "x3", "u4": "x4"})),
+            r"4 users that the data set does not have, e\.g\. x\d, x\d, x\d\n",
+        ),
+        (
+            "pairs",
+            lambda t: t.with_columns(pl.col("item_id").replace({"i1": "y1", "i2": "y2"})),
+            r"2 items that the data set does not have, e\.g\. y\d, y\d\n",
+        ),
+        (
+            "pairs",
+            lambda t: t.filter(~pl.col("user_id").is_in(["u1", "u2", "u3", "u5"])),
+            rf"4 of {USERS} users are missing, e\.g\. u1, u2, u3\n",
+        ),
+        (
+            "pairs",
+            lambda t: pl.concat([t, t.filter((pl.col("user_id") == "u9") & (pl.col("item_id") == "i4"))]),
+            r"1 pairs stand twice, e\.g\. \(u9, i4\)",
+        ),
+        (
+            "pairs",
+            lambda t: t.with_columns(
+                pl.when(pl.col("item_id") == "i3").then(None).otherwise(pl.col("score")).alias("score")
+            ),
+            f"{USERS} scores are null, NaN or infinite",
+        ),
+        ("pairs", lambda t: t.with_columns(pl.lit("high").alias("score")), "wrong type"),
+        ("pairs", lambda t: t.rename({"score": "points"}), "has columns item_id, points, user_id"),
+        ("pairs", lambda t: t.head(0), "no rows"),
+        ("lists", lambda t: t.with_columns(pl.col("scores").list.head(1)), r"\d+ rows whose lists differ in length"),
+        (
+            "vectors",
+            lambda t: t.filter(~pl.col("item_id").is_in(["i2", "i3", "i4", "i6"])),
+            rf"4 of {ITEMS} items are missing, e\.g\. i2, i3, i4\n",
+        ),
+        ("vectors", lambda t: pl.concat([t, t.head(2)]), "2 items stand twice"),
+        (
+            "vectors",
+            lambda t: t.with_columns(
+                pl.when(pl.col("item_id") == "i1")
+                .then(pl.col("vector").list.head(3))
+                .otherwise(pl.col("vector"))
+                .alias("vector")
+            ),
+            "vectors of widths",
+        ),
+        (
+            "vectors",
+            lambda t: t.with_columns(
+                pl.when(pl.col("item_id") == "i1").then(None).otherwise(pl.col("vector")).alias("vector")
+            ),
+            "vectors of widths",
+        ),
+        ("vectors", lambda t: t.with_columns(pl.col("vector") * float("nan")), "NaN or infinite"),
+        ("vectors", lambda t: t.with_columns(pl.lit("0.1 0.2").alias("vector")), "wrong type"),
+    ],
+)
 def test_a_wrong_file_is_an_error_that_counts_and_shows_three(
     form: str, change: Change, message: str, files: dict[str, Path], split: Split, tmp_path: Path
 ) -> None:
@@ -200,8 +263,10 @@ def test_a_missing_and_a_truncated_file_are_named(files: dict[str, Path], split:
 def test_number_keys_and_vectors_of_fixed_width_are_read(tmp_path: Path) -> None:
     world = split_of([([0, 1], [2], [])], 3)
     world.dataset.item_keys[:] = ["10", "20", "30"]
-    pl.DataFrame({"item_id": [30, 10, 20], "vector": [[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]]},
-                 schema_overrides={"vector": pl.Array(pl.Float64, 2)}).write_parquet(tmp_path / "v.parquet")
+    pl.DataFrame(
+        {"item_id": [30, 10, 20], "vector": [[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]]},
+        schema_overrides={"vector": pl.Array(pl.Float64, 2)},
+    ).write_parquet(tmp_path / "v.parquet")
     assert FileTeacher(tmp_path / "v.parquet", world).item_vectors()[:, 0].tolist() == [1.0, 2.0, 3.0]
 
 
@@ -238,7 +303,9 @@ def test_what_one_member_rules_out_is_ruled_out(split: Split, tmp_path: Path) ->
         extract(nothing, split, tmp_path)
 
 
-@pytest.mark.parametrize(("members", "weights"), [(0, None), (2, [1.0]), (2, [1.0, 0.0]), (2, [1.0, -1.0]), (1, [np.nan])])
+@pytest.mark.parametrize(
+    ("members", "weights"), [(0, None), (2, [1.0]), (2, [1.0, 0.0]), (2, [1.0, -1.0]), (1, [np.nan])]
+)
 def test_an_ensemble_of_nobody_or_with_odd_weights_is_refused(members: int, weights: list[float] | None) -> None:
     with pytest.raises(DataError, match="one positive weight"):
         Ensemble([Fixed([0.0])] * members, weights=weights)
@@ -247,6 +314,8 @@ def test_an_ensemble_of_nobody_or_with_odd_weights_is_refused(members: int, weig
 def test_the_vectors_of_an_ensemble_stand_side_by_side(teachers: dict[str, Any]) -> None:
     vectors = teachers["ensemble"].item_vectors()
     assert vectors.shape == (ITEMS, 16)
-    assert [float(np.sqrt((half**2).mean())) for half in np.split(vectors, 2, axis=1)] == pytest.approx([1.0, 1.0], rel=1e-4)
+    assert [float(np.sqrt((half**2).mean())) for half in np.split(vectors, 2, axis=1)] == pytest.approx(
+        [1.0, 1.0], rel=1e-4
+    )
     with pytest.raises(DataError, match="no member"):
         teachers["ensemble without vectors"].item_vectors()

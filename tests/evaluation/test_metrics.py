@@ -27,7 +27,7 @@ def naive(name: str, ranked: list[int], wanted: set[int], k: int) -> float:
     """The textbook, one query at a time."""
     if not wanted:
         return math.nan
-    top = [item for item in ranked[:k]]
+    top = list(ranked[:k])
     places = [rank for rank, item in enumerate(top, 1) if item in wanted]
     if name == "hit_rate":
         return float(bool(places))

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core_world import split_of, walk_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_world import split_of, walk_split
 from distilrec.errors import KnowledgeError
 from distilrec.knowledge.extract import decisions, extract, open_key, top_log_probabilities
 from distilrec.knowledge.store import KnowledgeStore
@@ -24,7 +24,9 @@ SECRET = 20
 class Recorder:
     """A teacher whose scores follow the history, that writes down all that it is asked, and can be killed."""
 
-    def __init__(self, n_items: int, *, name: str = "recorder", dies_after: int | None = None, digest: str = "r") -> None:
+    def __init__(
+        self, n_items: int, *, name: str = "recorder", dies_after: int | None = None, digest: str = "r"
+    ) -> None:
         self.n_items, self.name, self.left, self.digest = n_items, name, dies_after, digest
         self.parameters = 0
         self.asked: list[tuple[int, list[int]]] = []
@@ -36,7 +38,7 @@ class Recorder:
                 raise KeyboardInterrupt
         out = np.empty((len(histories), self.n_items), dtype=np.float32)
         for row, user in enumerate(histories.users):
-            past = histories.items[histories.offsets[row]:histories.offsets[row + 1]].tolist()
+            past = histories.items[histories.offsets[row] : histories.offsets[row + 1]].tolist()
             self.asked.append((int(user), past))
             out[row] = self.answer(int(user), past)
         return out
@@ -58,8 +60,13 @@ def naive(scores: np.ndarray, k: int) -> tuple[list[int], list[float]]:
     return order, [float(scores[i]) - log_z for i in order]
 
 
-@given(seed=st.integers(0, 2**20), values=st.sampled_from([2, 5, 1000]), k=st.integers(1, 12), holes=st.booleans(),
-       t=st.sampled_from([0.5, 1.0, 4.0]))
+@given(
+    seed=st.integers(0, 2**20),
+    values=st.sampled_from([2, 5, 1000]),
+    k=st.integers(1, 12),
+    holes=st.booleans(),
+    t=st.sampled_from([0.5, 1.0, 4.0]),
+)
 @settings(max_examples=60, deadline=None)
 def test_top_log_probabilities_against_a_naive_way(seed: int, values: int, k: int, holes: bool, t: float) -> None:
     rng = np.random.default_rng(seed)
@@ -96,8 +103,13 @@ def test_nan_and_infinity_are_refused(bad: float) -> None:
         top_log_probabilities(np.full((1, 4), -np.inf, dtype=np.float32), 2)
 
 
-@given(users=st.lists(st.tuples(st.lists(st.integers(0, SECRET - 1), max_size=8), st.integers(0, 2), st.integers(0, 2)),
-                      min_size=1, max_size=8))
+@given(
+    users=st.lists(
+        st.tuples(st.lists(st.integers(0, SECRET - 1), max_size=8), st.integers(0, 2), st.integers(0, 2)),
+        min_size=1,
+        max_size=8,
+    )
+)
 @settings(max_examples=40, deadline=None)
 def test_no_event_of_validation_or_test_is_ever_in_a_history(users: list) -> None:  # type: ignore[type-arg]
     split = split_of([(train, [SECRET] * valid, [SECRET] * test) for train, valid, test in users], SECRET + 1)
@@ -107,7 +119,10 @@ def test_no_event_of_validation_or_test_is_ever_in_a_history(users: list) -> Non
     for user, (train, _, _) in enumerate(users):
         expected += [(int(split.bounds[user, 0]) + i, user, train[:i]) for i in range(1, len(train))]
         expected += [(int(open_key(split, np.array(user))), user, train)] if train else []
-    found = [(int(key), int(user), split.items[a:b].tolist()) for key, user, a, b in zip(keys, owners, start, stop, strict=True)]
+    found = [
+        (int(key), int(user), split.items[a:b].tolist())
+        for key, user, a, b in zip(keys, owners, start, stop, strict=True)
+    ]
     assert found == sorted(expected)
 
 
@@ -117,13 +132,15 @@ def test_the_store_answers_every_decision_as_the_teacher_did(split: Split, tmp_p
     keys, users, start, stop = decisions(split)
     batch = store.batch(keys)
     for row in range(len(keys)):
-        ids, logits = naive(teacher.answer(int(users[row]), split.items[start[row]:stop[row]].tolist()), 6)
+        ids, logits = naive(teacher.answer(int(users[row]), split.items[start[row] : stop[row]].tolist()), 6)
         assert batch["response.ids"][row].tolist() == ids
         # float16 keeps 11 bits: an error of at most 2^-11 of the value
         assert (np.abs(batch["response"][row] - logits) <= 2.0**-11 * np.abs(logits) + 1e-6).all()
         assert batch["response.mass"][row] == pytest.approx(np.exp(logits).sum(), rel=0.005)
     asked = sorted((user, tuple(past)) for user, past in teacher.asked)
-    assert asked == sorted((int(u), tuple(split.items[a:b].tolist())) for u, a, b in zip(users, start, stop, strict=True))
+    assert asked == sorted(
+        (int(u), tuple(split.items[a:b].tolist())) for u, a, b in zip(users, start, stop, strict=True)
+    )
 
 
 def test_a_killed_extraction_goes_on_to_the_same_bytes(split: Split, tmp_path: Path) -> None:
@@ -142,7 +159,9 @@ def test_a_killed_extraction_goes_on_to_the_same_bytes(split: Split, tmp_path: P
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parted" / name).read_bytes()
 
 
-@pytest.mark.parametrize("change", [{"digest": "other"}, {"top_k": 4}, {"temperature": 2.0}, {"digest": ""}, {"content": 1}])
+@pytest.mark.parametrize(
+    "change", [{"digest": "other"}, {"top_k": 4}, {"temperature": 2.0}, {"digest": ""}, {"content": 1}]
+)
 @pytest.mark.parametrize("finished", [True, False])
 def test_old_answers_are_kept_only_where_they_are_the_same(
     change: dict[str, Any], finished: bool, split: Split, tmp_path: Path

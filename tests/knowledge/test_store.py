@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core_world import split_of, walk_split
 
+from core_world import split_of, walk_split
 from distilrec.errors import KnowledgeError
 from distilrec.knowledge.extract import decisions, extract
 from distilrec.knowledge.store import SCHEMA, KnowledgeStore, StoreWriter, map_file
@@ -43,12 +43,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         writer.write("response", part, {"keys": keys[rows], "ids": ids[rows], "logits": logits[rows]})
         writer.write("state", part, {"keys": keys[rows], "values": vectors[rows]})
         assert writer.has("response", part)
-    signals = {"response": Signal("response", "response", "event", space="logit", teacher="t", width=5),
-               "state": Signal("state", "hidden", "event", teacher="t", width=3)}
+    signals = {
+        "response": Signal("response", "response", "event", space="logit", teacher="t", width=5),
+        "state": Signal("state", "hidden", "event", teacher="t", width=3),
+    }
     writer.finish(signals, {"name": "t"})
     store = KnowledgeStore(tmp_path)
     assert isinstance(store, Knowledge)
-    assert store.signals["response"] == Signal("response", "response", "event", space="logit", teacher="t", width=5, rows=60)
+    assert store.signals["response"] == Signal(
+        "response", "response", "event", space="logit", teacher="t", width=5, rows=60
+    )
     some = np.array([7, 7, 31, 0])
     batch = store.batch(keys[some])
     assert np.array_equal(batch["response.ids"], ids[some])
@@ -56,7 +60,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert np.array_equal(batch["state"], vectors[some])
     np.testing.assert_allclose(batch["response.mass"], np.exp(logits[some].astype(float)).sum(1).clip(max=1), rtol=1e-5)
     assert [batch[name].dtype for name in ("response", "response.ids", "state")] == [np.float32, np.int32, np.float32]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "response.safetensors", "state.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "manifest.json",
+        "response.safetensors",
+        "state.safetensors",
+    ]
 
 
 def test_item_vectors_and_content_lie_beside_the_answers(folder: Path, split: Split) -> None:
@@ -137,8 +145,15 @@ def test_keys_that_the_store_lacks_are_counted(folder: Path, split: Split) -> No
 def test_knowledge_per_user_answers_every_decision_of_the_user(tmp_path: Path) -> None:
     split = split_of([([], [1], []), ([0, 1, 2], [3], [1]), ([], [], []), ([2, 3], [], [0]), ([], [], [2])], 4)
     writer = StoreWriter(tmp_path, {"dataset_digest": split.dataset.digest, "split_digest": split.digest})
-    writer.write("response", 0, {"keys": np.array([1, 3]), "ids": np.array([[2], [0]], dtype=np.uint16),
-                                 "logits": np.zeros((2, 1), dtype=np.float16)})
+    writer.write(
+        "response",
+        0,
+        {
+            "keys": np.array([1, 3]),
+            "ids": np.array([[2], [0]], dtype=np.uint16),
+            "logits": np.zeros((2, 1), dtype=np.float16),
+        },
+    )
     writer.finish({"response": Signal("response", "response", "user", space="score", width=1)}, {})
     store = KnowledgeStore(tmp_path, split)
     keys = decisions(split)[0]

@@ -22,7 +22,10 @@ def test_values_by_hand() -> None:
 def test_against_a_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     positive, negatives = torch.randn(6, generator=generator), torch.randn(6, 9, generator=generator)
-    naive = [-sum(math.log(1 / (1 + math.exp(-float(p - n)))) for n in row) / 9 for p, row in zip(positive, negatives, strict=True)]
+    naive = [
+        -sum(math.log(1 / (1 + math.exp(-float(p - n)))) for n in row) / 9
+        for p, row in zip(positive, negatives, strict=True)
+    ]
     torch.testing.assert_close(bpr(positive, negatives), torch.tensor(naive))
 
 

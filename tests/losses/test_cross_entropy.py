@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from distilrec.losses.candidates import log_partition
 from distilrec.losses.cross_entropy import cross_entropy
@@ -36,8 +36,9 @@ def test_over_the_whole_catalog_it_is_torchs(seed: int, smoothing: float) -> Non
     ours = (3 * torch.randn(5, 11, generator=generator)).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     targets = torch.randint(11, (5,), generator=generator)
-    loss = cross_entropy(ours.gather(1, targets[:, None])[:, 0], ours.logsumexp(1), mean_score=ours.mean(1),
-                         label_smoothing=smoothing)
+    loss = cross_entropy(
+        ours.gather(1, targets[:, None])[:, 0], ours.logsumexp(1), mean_score=ours.mean(1), label_smoothing=smoothing
+    )
     expected = F.cross_entropy(theirs, targets, reduction="none", label_smoothing=smoothing)
     torch.testing.assert_close(loss, expected)
     loss.sum().backward()
@@ -85,7 +86,9 @@ def test_the_sampled_sum_over_the_catalog_is_unbiased(power: float) -> None:
     """Many draws of a few negatives; the mean of exp(log-partition) is the sum over the whole catalog."""
     rng = np.random.default_rng(0)
     counts = (1000 / np.arange(1, 41)).astype(np.int64)
-    scores = torch.as_tensor(np.log(counts + 1) * 0.5 + rng.normal(size=40), dtype=torch.float64)  # popular ones are liked
+    scores = torch.as_tensor(
+        np.log(counts + 1) * 0.5 + rng.normal(size=40), dtype=torch.float64
+    )  # popular ones are liked
     draws = Negatives.of(counts, TrainSettings(negatives=8, negative_power=power))
     target, estimates = 3, []
     for _ in range(6000):

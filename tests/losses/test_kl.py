@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from distilrec.losses.kl import kl
 
@@ -33,8 +33,11 @@ def test_a_value_by_hand() -> None:
 @settings(max_examples=20, deadline=None)
 def test_against_torch(seed: int, t: float) -> None:
     student, teacher = drawn(4, 7, seed), drawn(4, 7, seed + 1)
-    expected = t * t * F.kl_div((student / t).log_softmax(1), (teacher / t).log_softmax(1), log_target=True,
-                                reduction="none").sum(1)
+    expected = (
+        t
+        * t
+        * F.kl_div((student / t).log_softmax(1), (teacher / t).log_softmax(1), log_target=True, reduction="none").sum(1)
+    )
     torch.testing.assert_close(kl(student, teacher, temperature=t), expected)
     per_row = kl(student, teacher, temperature=torch.full((4,), t, dtype=torch.float64))
     torch.testing.assert_close(per_row, expected)
@@ -127,8 +130,12 @@ def test_the_rest_class_is_the_divergence_of_the_collapsed_distributions() -> No
     p, q = log_p.exp().gather(1, kept), log_q.exp().gather(1, kept)
     p, q = torch.cat([p, 1 - p.sum(1, keepdim=True)], 1), torch.cat([q, 1 - q.sum(1, keepdim=True)], 1)
     expected = (p * (p / q).log()).sum(1)
-    loss = kl(student.gather(1, kept), log_p.gather(1, kept), log_partition=student.logsumexp(1),
-              mass=log_p.gather(1, kept).exp().sum(1))
+    loss = kl(
+        student.gather(1, kept),
+        log_p.gather(1, kept),
+        log_partition=student.logsumexp(1),
+        mass=log_p.gather(1, kept).exp().sum(1),
+    )
     torch.testing.assert_close(loss, expected)
 
 
@@ -144,7 +151,9 @@ def test_the_rest_class_is_zero_at_equality_and_pulls_towards_it() -> None:
 
 def test_with_all_items_kept_the_rest_class_is_empty() -> None:
     student, teacher = drawn(2, 5, 11).requires_grad_(), drawn(2, 5, 12)
-    loss = kl(student, teacher.log_softmax(1), log_partition=student.logsumexp(1), mass=torch.ones(2, dtype=torch.float64))
+    loss = kl(
+        student, teacher.log_softmax(1), log_partition=student.logsumexp(1), mass=torch.ones(2, dtype=torch.float64)
+    )
     torch.testing.assert_close(loss, kl(student, teacher), atol=1e-4, rtol=1e-4)
     loss.sum().backward()
     assert torch.isfinite(student.grad).all()
@@ -152,6 +161,8 @@ def test_with_all_items_kept_the_rest_class_is_empty() -> None:
 
 def test_the_partition_tells_the_student_that_other_items_are_worse() -> None:
     scores = torch.zeros(1, 6, requires_grad=True)
-    kl(scores[:, :2], torch.tensor([[1.0, 0.0]]), temperature=2.0, log_partition=(scores / 2).logsumexp(1)).sum().backward()
+    kl(
+        scores[:, :2], torch.tensor([[1.0, 0.0]]), temperature=2.0, log_partition=(scores / 2).logsumexp(1)
+    ).sum().backward()
     assert (scores.grad[0, 2:] > 0).all(), "descending, the scores of items that the teacher did not keep fall"
     assert scores.grad[0, 0] < 0

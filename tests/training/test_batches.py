@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core_world import split_of, walk_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_world import split_of, walk_split
 from distilrec.knowledge.extract import decisions, open_key
 from distilrec.training.batches import Batch, epoch_batches, training_examples
 from distilrec.training.settings import Augment
@@ -19,10 +19,12 @@ TRAIN_ITEMS = 40
 SECRET = 50  # ids that occur in validation and test only
 USERS = st.lists(
     st.tuples(st.lists(st.integers(0, TRAIN_ITEMS - 1), max_size=13), st.integers(0, 3), st.integers(0, 3)),
-    min_size=1, max_size=12,
+    min_size=1,
+    max_size=12,
 )
-AUGMENT = st.builds(Augment, crop=st.sampled_from([0.0, 0.7]), mask=st.sampled_from([0.0, 0.7]),
-                    reorder=st.sampled_from([0.0, 0.7]))
+AUGMENT = st.builds(
+    Augment, crop=st.sampled_from([0.0, 0.7]), mask=st.sampled_from([0.0, 0.7]), reorder=st.sampled_from([0.0, 0.7])
+)
 
 
 def planted(users: list[tuple[list[int], int, int]]) -> Split:
@@ -30,24 +32,36 @@ def planted(users: list[tuple[list[int], int, int]]) -> Split:
     return split_of([(train, [SECRET] * valid, [SECRET + 1] * test) for train, valid, test in users], SECRET + 2)
 
 
-def epoch(split: Split, max_length: int = 5, batch_size: int = 3, seed: int = 0, augment: Augment = Augment(),
-          **how: object) -> list[Batch]:
+def epoch(
+    split: Split, max_length: int = 5, batch_size: int = 3, seed: int = 0, augment: Augment = Augment(), **how: object
+) -> list[Batch]:
     examples = training_examples(split, max_length, **how)  # type: ignore[arg-type]
     needs = bool(how.get("needs_history", True))
-    return list(epoch_batches(split, examples, batch_size, np.random.default_rng(seed), augment=augment, needs_history=needs))
+    return list(
+        epoch_batches(split, examples, batch_size, np.random.default_rng(seed), augment=augment, needs_history=needs)
+    )
 
 
 def history_of(batch: Batch, decision: int) -> list[int]:
     """The items that the model may look at when it takes a decision."""
     row, column = divmod(int(batch.positions[decision]), batch.items.shape[1])
-    return batch.items[row, :column + 1].tolist()
+    return batch.items[row, : column + 1].tolist()
 
 
-@given(users=USERS, windows=st.sampled_from(["last", "all"]), open_end=st.booleans(), augment=AUGMENT,
-       seed=st.integers(0, 99))
+@given(
+    users=USERS,
+    windows=st.sampled_from(["last", "all"]),
+    open_end=st.booleans(),
+    augment=AUGMENT,
+    seed=st.integers(0, 99),
+)
 @settings(max_examples=60, deadline=None)
 def test_nothing_of_validation_or_test_is_ever_seen(
-    users: list, windows: str, open_end: bool, augment: Augment, seed: int  # type: ignore[type-arg]
+    users: list,
+    windows: str,
+    open_end: bool,
+    augment: Augment,
+    seed: int,  # type: ignore[type-arg]
 ) -> None:
     split = planted(users)
     for batch in epoch(split, seed=seed, windows=windows, open_end=open_end, augment=augment):
@@ -58,11 +72,22 @@ def test_nothing_of_validation_or_test_is_ever_seen(
         assert not np.isin(batch.targets, [SECRET, SECRET + 1]).any()
 
 
-@given(users=USERS, windows=st.sampled_from(["last", "all"]), open_end=st.booleans(), max_length=st.integers(1, 6),
-       batch_size=st.integers(1, 5), seed=st.integers(0, 99))
+@given(
+    users=USERS,
+    windows=st.sampled_from(["last", "all"]),
+    open_end=st.booleans(),
+    max_length=st.integers(1, 6),
+    batch_size=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
 @settings(max_examples=80, deadline=None)
 def test_every_train_event_is_a_target_once_behind_its_own_history(
-    users: list, windows: str, open_end: bool, max_length: int, batch_size: int, seed: int  # type: ignore[type-arg]
+    users: list,
+    windows: str,
+    open_end: bool,
+    max_length: int,
+    batch_size: int,
+    seed: int,  # type: ignore[type-arg]
 ) -> None:
     split = planted(users)
     keys: list[int] = []
@@ -77,7 +102,7 @@ def test_every_train_event_is_a_target_once_behind_its_own_history(
             at = int(key) if batch.labeled[i] else int(stop)
             past = split.items[first:at].tolist()
             seen = history_of(batch, i)
-            assert seen == past[-len(seen):], "the latest events before the target, in order, and nothing else"
+            assert seen == past[-len(seen) :], "the latest events before the target, in order, and nothing else"
             if batch.labeled[i]:
                 assert batch.targets[i] == split.items[key]
                 assert first < key < stop
@@ -90,15 +115,21 @@ def test_every_train_event_is_a_target_once_behind_its_own_history(
     trained = [u for u, (train, _, _) in enumerate(users) if train]
     assert sorted(open_keys) == ([len(split.items) + u for u in trained] if open_end else [])
     every = [k for u in range(len(users)) for k in range(split.bounds[u, 0] + 1, split.bounds[u, 1])]
-    latest = [k for u in range(len(users))
-              for k in range(max(split.bounds[u, 0] + 1, split.bounds[u, 1] - max_length + open_end), split.bounds[u, 1])]
+    latest = [
+        k
+        for u in range(len(users))
+        for k in range(max(split.bounds[u, 0] + 1, split.bounds[u, 1] - max_length + open_end), split.bounds[u, 1])
+    ]
     assert sorted(keys) == (every if windows == "all" else latest)
 
 
 @given(users=USERS, open_end=st.booleans(), augment=AUGMENT, seed=st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_knowledge_covers_every_key_and_augmented_targets_stay_unique(
-    users: list, open_end: bool, augment: Augment, seed: int  # type: ignore[type-arg]
+    users: list,
+    open_end: bool,
+    augment: Augment,
+    seed: int,  # type: ignore[type-arg]
 ) -> None:
     split = planted(users)
     known = decisions(split)[0]
@@ -108,7 +139,9 @@ def test_knowledge_covers_every_key_and_augmented_targets_stay_unique(
             assert np.isin(batch.keys, known).all()
             if "windows" in how:
                 counts += np.bincount(batch.targets[batch.labeled], minlength=split.n_items)
-    later = np.bincount(split.items[decisions(split)[0][decisions(split)[0] < len(split.items)]], minlength=split.n_items)
+    later = np.bincount(
+        split.items[decisions(split)[0][decisions(split)[0] < len(split.items)]], minlength=split.n_items
+    )
     assert (counts <= later).all(), "an event is a target at most once, shuffled or not"
     assert augment.crop > 0 or (counts == later).all()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from core_world import checkerboard, quick, split_of
 
+from core_world import checkerboard, quick, split_of
 from distilrec.models import MODELS
 from distilrec.models.trained import Trained, create
 from distilrec.training.finish import finish

@@ -13,11 +13,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from core_world import checkerboard, quick, split_of, walk_split
 from safetensors import safe_open
 from torch import nn
 
 import distilrec
+from core_world import checkerboard, quick, split_of, walk_split
 from distilrec.errors import RecipeError, TrainingError
 from distilrec.knowledge.extract import extract
 from distilrec.knowledge.store import KnowledgeStore
@@ -120,7 +120,7 @@ def test_every_optimizer_and_schedule_learns_and_resumes(
 def stop_after(model: nn.Module, split: Split, settings: TrainSettings, epochs: int, folder: Path) -> None:
     """Train and stop in the middle of the epoch after `epochs`, as a kill would."""
 
-    class Stopped(Exception):  # noqa: N818
+    class Stopped(Exception):
         pass
 
     original, calls = fit_module._step, []
@@ -321,7 +321,7 @@ def run_until(
 ) -> dict[str, torch.Tensor]:
     """The weights after `stop` epochs of a longer run."""
 
-    class Stopped(Exception):  # noqa: N818
+    class Stopped(Exception):
         pass
 
     original = fit_module._epoch
@@ -350,7 +350,7 @@ def test_resuming_with_knowledge_and_augmentation_gives_the_same_weights(
     whole, parted = net(split, name), net(split, name)
     done = fit(whole, split, settings, **how)
 
-    class Stopped(Exception):  # noqa: N818
+    class Stopped(Exception):
         pass
 
     class Failing:

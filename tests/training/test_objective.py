@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from core_world import walk_split
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
+from core_world import walk_split
 from distilrec.models.trained import create
 from distilrec.training.batches import Batch, epoch_batches, training_examples
 from distilrec.training.gather import gathered_scores
@@ -21,7 +21,7 @@ from distilrec.types import Split
 
 pytestmark = [pytest.mark.req("C1"), pytest.mark.req("A4")]
 
-I = 14  # noqa: E741
+I = 14
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,9 @@ def test_cross_entropy_is_torchs_over_the_labeled_decisions(
     settings = TrainSettings(label_smoothing=smoothing, score_scale=scale)
     loss, values = objective(model, batch, negatives, {"cross_entropy": 1.0}, settings)
     labeled = torch.as_tensor(batch.labeled)
-    expected = F.cross_entropy(all_scores(model, batch, scale)[labeled], torch.as_tensor(batch.targets)[labeled],
-                               label_smoothing=smoothing)
+    expected = F.cross_entropy(
+        all_scores(model, batch, scale)[labeled], torch.as_tensor(batch.targets)[labeled], label_smoothing=smoothing
+    )
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(values["cross_entropy"], expected.detach())
 
@@ -94,7 +95,9 @@ def test_bpr_is_a_loop_over_the_other_items(model: nn.Module, batch: Batch, nega
     scores, rows = all_scores(model, batch).detach().double(), []
     for i in np.flatnonzero(batch.labeled):
         target = int(batch.targets[i])
-        rows.append(sum(math.log1p(math.exp(float(scores[i, j] - scores[i, target]))) for j in range(I) if j != target) / I)
+        rows.append(
+            sum(math.log1p(math.exp(float(scores[i, j] - scores[i, target]))) for j in range(I) if j != target) / I
+        )
     assert loss.item() == pytest.approx(np.mean(rows), rel=1e-5)
 
 
@@ -119,7 +122,9 @@ def test_soft_labels_are_a_loop_over_the_kept_items(
     assert loss.item() == pytest.approx(np.mean(rows), rel=1e-4)
 
 
-@pytest.mark.parametrize("losses", [{"cross_entropy": 1.0}, {"bpr": 1.0}, {"kl": 1.0}, {"cross_entropy": 0.2, "kl": 0.8}])
+@pytest.mark.parametrize(
+    "losses", [{"cross_entropy": 1.0}, {"bpr": 1.0}, {"kl": 1.0}, {"cross_entropy": 0.2, "kl": 0.8}]
+)
 def test_full_and_sampled_agree_in_value_and_gradient_when_all_items_are_drawn(
     model: nn.Module, batch: Batch, knowledge: dict[str, np.ndarray], losses: dict[str, float]
 ) -> None:
@@ -146,13 +151,19 @@ def test_a_few_negatives_estimate_the_whole_catalog_without_bias(
     shares = all_scores(model, batch).detach().softmax(1).numpy()
     one = candidates[shares[candidates, batch.targets[candidates]].argmax()]  # the true item weighs most there
     known.pop("response.mass")  # without the rest class the loss is log Z plus a constant
-    single = Batch(batch.items, batch.lengths, batch.users, *(column[[one]] for column in (
-        batch.positions, batch.targets, batch.keys, batch.labeled, batch.soft)))
+    single = Batch(
+        batch.items,
+        batch.lengths,
+        batch.users,
+        *(column[[one]] for column in (batch.positions, batch.targets, batch.keys, batch.labeled, batch.soft)),
+    )
     rows = {name: value[[one]] for name, value in known.items()}
     draws = Negatives.of(split.train_counts, TrainSettings(negatives=5, negative_power=power))
     whole = objective(model, single, None, losses, TrainSettings(), rows)[0].item()
     with torch.inference_mode():
-        drawn = [objective(model, single, draws.draw(rng), losses, TrainSettings(), rows)[0].item() for _ in range(1000)]
+        drawn = [
+            objective(model, single, draws.draw(rng), losses, TrainSettings(), rows)[0].item() for _ in range(1000)
+        ]
     ratio = np.exp(np.array(drawn) - whole)  # so is the cross-entropy
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / np.sqrt(len(ratio))
 
@@ -168,7 +179,9 @@ def test_label_smoothing_over_a_sample_is_unbiased(model: nn.Module, batch: Batc
     with torch.inference_mode():
         for _ in range(600):
             drawn = draws.draw(rng)
-            plain = objective(model, batch, drawn, {"cross_entropy": 1.0}, settings.model_copy(update={"label_smoothing": 0.0}))
+            plain = objective(
+                model, batch, drawn, {"cross_entropy": 1.0}, settings.model_copy(update={"label_smoothing": 0.0})
+            )
             smooth = objective(model, batch, drawn, {"cross_entropy": 1.0}, settings)
             pulls.append(float(plain[0] - smooth[0]) * 2 + float(positive))
     assert abs(np.mean(pulls) - float(scores.mean())) < 4 * np.std(pulls) / np.sqrt(len(pulls))
@@ -192,20 +205,35 @@ def test_terms_are_summed_with_their_weights_and_trust_weighs_a_teacher(
     trust = np.random.default_rng(0).uniform(0, 2, len(batch.keys)).astype(np.float32)
     both, values = objective(model, batch, None, {"cross_entropy": 0.3, "kl": 0.7}, TrainSettings(), knowledge)
     assert both.item() == pytest.approx(0.3 * values["cross_entropy"].item() + 0.7 * values["kl"].item(), rel=1e-6)
-    doubled, _ = objective(model, batch, None, {"kl": 1.0}, TrainSettings(),
-                           {**knowledge, "response.trust": np.full(len(batch.keys), 2.0, np.float32)})
+    doubled, _ = objective(
+        model,
+        batch,
+        None,
+        {"kl": 1.0},
+        TrainSettings(),
+        {**knowledge, "response.trust": np.full(len(batch.keys), 2.0, np.float32)},
+    )
     assert doubled.item() == pytest.approx(2 * values["kl"].item(), rel=1e-6)
     weighed, _ = objective(model, batch, None, {"kl": 1.0}, TrainSettings(), {**knowledge, "response.trust": trust})
     assert weighed.item() != pytest.approx(values["kl"].item(), rel=1e-3)
 
 
 def test_an_unlabeled_decision_has_no_part_in_hard_terms(model: nn.Module, batch: Batch) -> None:
-    other = Batch(batch.items, batch.lengths, batch.users, batch.positions,
-                  np.where(batch.labeled, batch.targets, 5), batch.keys, batch.labeled, batch.soft)
+    other = Batch(
+        batch.items,
+        batch.lengths,
+        batch.users,
+        batch.positions,
+        np.where(batch.labeled, batch.targets, 5),
+        batch.keys,
+        batch.labeled,
+        batch.soft,
+    )
     for negatives in (None, everything()):
         first = objective(model, batch, negatives, {"cross_entropy": 1.0}, TrainSettings())[0]
         assert first.item() == pytest.approx(
-            objective(model, other, negatives, {"cross_entropy": 1.0}, TrainSettings())[0].item(), rel=1e-6)
+            objective(model, other, negatives, {"cross_entropy": 1.0}, TrainSettings())[0].item(), rel=1e-6
+        )
 
 
 def test_a_soft_term_without_knowledge_is_refused(model: nn.Module, batch: Batch) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core_world import quick, walk_split
 
+from core_world import quick, walk_split
 from distilrec.errors import TrainingError
 from distilrec.knowledge.extract import extract
 from distilrec.models.popularity import Popularity
@@ -39,12 +39,23 @@ def test_a_finished_folder_is_read_not_made_again(split: Split, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 
-@pytest.mark.parametrize("change", [
-    {"model": {**MODEL, "dropout": 0.4}}, {"settings": quick(epochs=2, seed=1)}, {"losses": {"bpr": 1.0}},
-    {"metric": "mrr@5"}, {"seen": "keep"}, {"min_steps": 3}, {"architecture": "gru4rec"}, {"content": 1.0},
-    {"start": 1.0}, {"start": 2.0, "before": {"start": 1.0}}, {"split": walk_split(users=30, seed=3)},
-    {"knowledge": True},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {**MODEL, "dropout": 0.4}},
+        {"settings": quick(epochs=2, seed=1)},
+        {"losses": {"bpr": 1.0}},
+        {"metric": "mrr@5"},
+        {"seen": "keep"},
+        {"min_steps": 3},
+        {"architecture": "gru4rec"},
+        {"content": 1.0},
+        {"start": 1.0},
+        {"start": 2.0, "before": {"start": 1.0}},
+        {"split": walk_split(users=30, seed=3)},
+        {"knowledge": True},
+    ],
+)
 def test_whatever_changes_trains_anew(change: dict[str, Any], split: Split, tmp_path: Path) -> None:
     def run(changes: dict[str, Any]) -> Any:
         how = {"architecture": "sasrec", "split": split, "model": MODEL, "settings": quick(epochs=2), **changes}
@@ -71,7 +82,13 @@ def test_an_unfinished_run_with_other_first_weights_is_not_continued(split: Spli
     from distilrec.models.trained import create
     from distilrec.training.fit import fit
 
-    fit(create("sasrec", split, MODEL)[0], split, quick(epochs=2), folder=tmp_path / "m", origin=done.training["identity"])
+    fit(
+        create("sasrec", split, MODEL)[0],
+        split,
+        quick(epochs=2),
+        folder=tmp_path / "m",
+        origin=done.training["identity"],
+    )
     with pytest.raises(TrainingError, match="origin differ"):
         train("sasrec", split, MODEL, quick(epochs=2), start=starts[1], folder=tmp_path / "m")
 
@@ -92,8 +109,13 @@ def test_a_start_is_where_the_table_begins(split: Split) -> None:
     start = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
     begun = train("sasrec", split, MODEL, quick(epochs=1, learning_rate=1e-12), start=start)
     vectors = begun.item_vectors()
-    np.testing.assert_allclose(vectors / vectors.std(), start / np.sqrt((start**2).mean()) * np.sqrt((vectors**2).mean())
-                               / vectors.std(), atol=1e-4)
+    np.testing.assert_allclose(
+        vectors / vectors.std(),
+        start / np.sqrt((start**2).mean()) * np.sqrt((vectors**2).mean()) / vectors.std(),
+        atol=1e-4,
+    )
     for name, size in (("sasrec", 0.02), ("mf", 0.1)):
         model = train(name, split, {"dim": 8}, quick(epochs=1, learning_rate=1e-12), start=start)
-        assert np.sqrt((model.item_vectors() ** 2).mean()) == pytest.approx(size, rel=1e-3), "as large as a random start"
+        assert np.sqrt((model.item_vectors() ** 2).mean()) == pytest.approx(size, rel=1e-3), (
+            "as large as a random start"
+        )

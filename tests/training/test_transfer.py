@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from core_world import quick, walk_split
 
+from core_world import quick, walk_split
 from distilrec.errors import TrainingError
 from distilrec.models.gru4rec import GRU4Rec
 from distilrec.models.sasrec import SASRec
@@ -24,7 +24,9 @@ def model(layers: int, seed: int, *, dim: int = 8, hidden: int = 16, heads: int 
     return net
 
 
-@pytest.mark.parametrize(("teacher", "student", "expected"), [(4, 2, [1, 3]), (3, 1, [2]), (2, 2, [0, 1]), (6, 4, [1, 2, 3, 5])])
+@pytest.mark.parametrize(
+    ("teacher", "student", "expected"), [(4, 2, [1, 3]), (3, 1, [2]), (2, 2, [0, 1]), (6, 4, [1, 2, 3, 5])]
+)
 def test_blocks_are_spread_evenly_and_the_last_is_among_them(teacher: int, student: int, expected: list[int]) -> None:
     source, target = model(teacher, 0), model(student, 1, dim=4)
     copy_layers(source, target)
@@ -82,4 +84,6 @@ def test_training_starts_from_the_teachers_layers() -> None:
     teacher = train("sasrec", split, {**settings, "layers": 2}, quick(epochs=3))
     still = quick(epochs=1, learning_rate=1e-12)
     student = train("sasrec", split, {**settings, "dim": 4, "layers": 1}, still, layers_from=teacher)
-    torch.testing.assert_close(student.model.blocks[0].out.weight, teacher.model.blocks[1].out.weight, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        student.model.blocks[0].out.weight, teacher.model.blocks[1].out.weight, atol=1e-6, rtol=0
+    )

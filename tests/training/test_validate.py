@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from core_world import split_of
 from torch import Tensor, nn
 
+from core_world import split_of
 from distilrec.errors import RecipeError, TrainingError
 from distilrec.evaluation.metrics import METRICS as ALL
 from distilrec.evaluation.rank import recommend
