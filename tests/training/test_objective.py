@@ -144,7 +144,7 @@ def test_full_and_sampled_agree_in_value_and_gradient_when_all_items_are_drawn(
 def test_a_few_negatives_estimate_the_whole_catalog_without_bias(
     model: nn.Module, batch: Batch, split: Split, losses: dict[str, float], power: float
 ) -> None:
-    """The mean partition over many draws, read off the loss of one decision whose true item the teacher did not keep."""
+    """The mean partition over many draws, from the loss of one decision whose true item the teacher did not keep."""
     rng = np.random.default_rng(0)
     known = answers(len(batch.keys), I, 4)
     candidates = np.flatnonzero(batch.labeled & batch.soft & ~(known["response.ids"] == batch.targets[:, None]).any(1))
