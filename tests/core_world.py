@@ -22,7 +22,9 @@ def split_of(users: Sequence[Parts], n_items: int, name: str = "world") -> Split
     ones, times = np.ones(len(flat), dtype=np.float32), np.arange(len(flat), dtype=np.int64)
     owner = np.repeat(np.arange(len(users), dtype=np.int32), sizes.sum(1))
     dataset = Dataset(
-        name, Interactions(owner, items, ones, times), np.array([f"u{u}" for u in range(len(users))], dtype=object),
+        name,
+        Interactions(owner, items, ones, times),
+        np.array([f"u{u}" for u in range(len(users))], dtype=object),
         np.array([f"i{i}" for i in range(n_items)], dtype=object),
     )
     return Split(dataset, "given", items, times, ones, bounds)

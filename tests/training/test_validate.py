@@ -42,10 +42,17 @@ class Table(nn.Module):
 def world(seed: int, users: int = 300, items: int = 25) -> Split:
     """Repeated events, targets that the history holds, the same target twice: all that a log may do."""
     rng = np.random.default_rng(seed)
-    return split_of([
-        (rng.integers(0, items, rng.integers(0, 9)).tolist(), rng.integers(0, items, rng.integers(0, 4)).tolist(),
-         rng.integers(0, items, rng.integers(0, 5)).tolist()) for _ in range(users)
-    ], items)
+    return split_of(
+        [
+            (
+                rng.integers(0, items, rng.integers(0, 9)).tolist(),
+                rng.integers(0, items, rng.integers(0, 4)).tolist(),
+                rng.integers(0, items, rng.integers(0, 5)).tolist(),
+            )
+            for _ in range(users)
+        ],
+        items,
+    )
 
 
 @pytest.mark.parametrize("seen", ["drop", "keep"])
