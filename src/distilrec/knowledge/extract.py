@@ -70,13 +70,15 @@ def extract(
             return store
         (folder / "manifest.json").unlink()
     keys, users, start, stop = decisions(split) if keyed == "event" else _per_user(split)
+    respond = _respond_in_steps if getattr(teacher, "step_scores", None) else _respond
+    order = np.lexsort((stop, users))  # a user's decisions lie together, the shortest history first
     writer = StoreWriter(folder, identity)
     parts = -(-len(keys) // part_rows)
     with track(parts, "extracting knowledge") as progress:
         for part in range(parts):
-            rows = slice(part * part_rows, (part + 1) * part_rows)
+            rows = order[part * part_rows : (part + 1) * part_rows]
             if not writer.has("response", part):
-                ids, logits = _respond(teacher, split, users[rows], start[rows], stop[rows], top_k, temperature)
+                ids, logits = respond(teacher, split, users[rows], start[rows], stop[rows], top_k, temperature)
                 small = np.uint16 if split.n_items <= 65_536 else np.int32
                 writer.write("response", part, {"keys": keys[rows], "ids": ids.astype(small),
                                                 "logits": logits.astype(np.float16)})
@@ -113,6 +115,30 @@ def _respond(
         rows = order[begin : begin + block]
         histories = _histories(split, users[rows], start[rows], stop[rows])
         ids[rows], logits[rows] = top_log_probabilities(teacher.scores(histories), top_k, temperature)
+    return ids, logits
+
+
+def _respond_in_steps(
+    teacher: Any, split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray, top_k: int, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_respond`, for a teacher that answers after every event of a history in one pass over it.
+
+    On MovieLens 1M, with histories of 160 events, this is what makes extraction an affair of minutes.
+    """
+    ids = np.empty((len(users), top_k), dtype=np.int32)
+    logits = np.empty((len(users), top_k), dtype=np.float32)
+    first = np.flatnonzero(np.diff(users, prepend=-1))  # rows are ordered by user, longest history last
+    last = np.append(first[1:], len(users))
+    lengths = (stop[last - 1] - start[first]).astype(np.int64)
+    budget = max(512, 2**25 // split.n_items)  # scores of one call: at most 128 MB, or one long history
+    group = (np.cumsum(lengths) - 1) // budget
+    for number in np.unique(group):
+        members = np.flatnonzero(group == number)
+        rows = np.arange(first[members[0]], last[members[-1]])
+        histories = _histories(split, users[first[members]], start[first[members]], stop[last[members] - 1])
+        offset = np.repeat(histories.offsets[:-1], last[members] - first[members])
+        scores = teacher.step_scores(histories)[offset + stop[rows] - start[rows] - 1]
+        ids[rows], logits[rows] = top_log_probabilities(scores, top_k, temperature)
     return ids, logits
 
 

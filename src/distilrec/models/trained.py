@@ -76,6 +76,33 @@ class Trained:
         return out
 
     @torch.inference_mode()
+    def step_scores(self, histories: Histories) -> np.ndarray:
+        """float32 [sum of lengths, I]: the answer after each event of each history, in one pass over the history.
+
+        A history longer than the model's is read in windows that overlap by half, so that every answer beyond the
+        first window still sees at least half of `max_length` events.
+        """
+        net = self.model.eval()
+        if not net.needs_history:
+            return np.repeat(self.scores(histories), histories.lengths, axis=0)
+        starts, sizes, kept = _windows(histories, net.max_length)
+        out = np.empty((len(histories.items), net.n_items), dtype=np.float32)
+        table, bias = net.item_vectors().float(), net.item_bias()
+        order = np.argsort(sizes, kind="stable")
+        for begin in range(0, len(order), 64):
+            rows = order[begin : begin + 64]
+            column = np.arange(sizes[rows].max())
+            valid = column < sizes[rows][:, None]
+            source = np.where(valid, starts[rows][:, None] + column, 0)
+            items = np.where(valid, histories.items[source], net.n_items).astype(np.int64)
+            queries = net.query(torch.as_tensor(items, device=self.device),
+                                torch.as_tensor(sizes[rows], device=self.device))
+            wanted = valid & (column >= kept[rows][:, None])
+            scores = queries[torch.as_tensor(wanted, device=self.device)].float() @ table.T
+            out[source[wanted]] = (scores if bias is None else scores + bias).cpu().numpy()
+        return out
+
+    @torch.inference_mode()
     def item_vectors(self) -> np.ndarray:
         """float32 [I, D], the table that scores are taken against."""
         return self.model.eval().item_vectors().float().cpu().numpy()
@@ -113,6 +140,19 @@ class Trained:
         model.load_state_dict(weights)
         return cls(meta["name"], model.to(device).eval(), meta["architecture"], meta["settings"],
                    meta["split_digest"], meta["training"], device)
+
+
+def _windows(histories: Histories, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(start in the flat items, size, first position to keep) of windows that cover every history once."""
+    windows = []
+    for start, stop in zip(histories.offsets[:-1], histories.offsets[1:], strict=True):
+        done = start
+        while done < stop:
+            begin = max(start, min(done - longest // 2, stop - longest)) if done > start else start
+            end = min(begin + longest, stop)
+            windows.append((begin, end - begin, done - begin))
+            done = end
+    return tuple(np.array(windows, dtype=np.int64).reshape(-1, 3).T)  # type: ignore[return-value]
 
 
 def create(

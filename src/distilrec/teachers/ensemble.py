@@ -38,12 +38,22 @@ class Ensemble:
         self.keyed = "user" if any(getattr(member, "keyed", "event") == "user" for member in self.members) else "event"
         self.vector_members: list[Any] = [member for member in self.members if _has_vectors(member)]
         self.weights = shares / shares.sum()
+        in_steps = all(getattr(member, "step_scores", None) for member in self.members)
+        self.step_scores = self._step_scores if in_steps else None
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
+        return self._mean([member.scores(histories) for member in self.members])
+
+    def _step_scores(self, histories: Histories) -> np.ndarray:
+        """float32 [sum of lengths, I], see models.trained."""
+        members: list[Any] = list(self.members)
+        return self._mean([member.step_scores(histories) for member in members])
+
+    def _mean(self, answers: Sequence[np.ndarray]) -> np.ndarray:
+        """Weighted mean of log-softmax."""
         total: np.ndarray | float = 0.0
-        for member, weight in zip(self.members, self.weights, strict=True):
-            scores = member.scores(histories)
+        for scores, weight in zip(answers, self.weights, strict=True):
             top = scores.max(axis=1, keepdims=True)
             log_z = np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
             total = total + np.float32(weight) * (scores - top - log_z)
