@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from core_world import split_of, walk_split
 from distilrec.errors import KnowledgeError
 from distilrec.knowledge.extract import decisions, extract, open_key, top_log_probabilities
 from distilrec.knowledge.store import KnowledgeStore
+from distilrec.models.sasrec import SASRec
+from distilrec.models.trained import Trained
 from distilrec.types import Histories, Split
 
 pytestmark = pytest.mark.req("A3")
@@ -217,3 +220,16 @@ def test_more_than_65536_items_need_wider_ids(tmp_path: Path) -> None:
 
     batch = extract(Last(70_000), split, tmp_path, top_k=2).batch(decisions(split)[0])
     assert (batch["response.ids"] == [69_999, 69_998]).all()
+
+
+def test_answers_in_steps_are_those_of_every_prefix(tmp_path: Path) -> None:
+    """One pass over a history gives what asking for each of its beginnings gives; long ones see their latest events."""
+    torch.manual_seed(0)
+    trained = Trained("t", SASRec(50, dim=8, layers=2, max_length=6).eval(), "sasrec", {}, "")
+    rng = np.random.default_rng(0)
+    histories = Histories.of([rng.integers(0, 50, n) for n in (1, 6, 7, 20, 3, 0, 9, 12)])
+    steps = trained.step_scores(histories)
+    for start, stop in zip(histories.offsets[:-1], histories.offsets[1:], strict=True):
+        for place in sorted({*range(min(6, stop - start)), stop - start - 1} - {-1}):
+            prefix = Histories.of([histories.items[start : start + place + 1]])
+            np.testing.assert_allclose(steps[start + place], trained.scores(prefix)[0], atol=1e-5)
