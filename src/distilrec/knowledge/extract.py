@@ -61,7 +61,7 @@ def extract(
     identity = {
         "dataset_digest": split.dataset.digest, "split_digest": split.digest, "teacher": teacher.name,
         "teacher_digest": getattr(teacher, "digest", None) or secrets.token_hex(16), "top_k": top_k,
-        "part_rows": part_rows, "temperature": temperature, "key": keyed,
+        "part_rows": part_rows, "order": "user, length", "temperature": temperature, "key": keyed,
         "content": None if content is None else digest_arrays(np.ascontiguousarray(content)),
     }
     if (folder / "manifest.json").exists():
