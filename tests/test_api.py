@@ -44,6 +44,8 @@ def test_unknown_names_and_settings_say_what_is_near(split: Split) -> None:
         dr.teach("sasrek", split)
     with pytest.raises(RecipeError, match="did you mean 'dropout'"):
         dr.teach("sasrec", split, dropuot=0.1)
+    with pytest.raises(RecipeError, match="did you mean 'temperature'"):
+        dr.teach("file", split, path="scores.parquet", temprature=0.1)
     with pytest.raises(RecipeError, match="epochs"):
         dr.teach("sasrec", split, epochs="many")
     with pytest.raises(DataError, match="no item texts"):
@@ -60,6 +62,19 @@ def test_a_start_that_the_store_cannot_give_is_refused(split: Split, tmp_path: P
         dr.distill("sasrec", split, knowledge, start="teacher", **TRAINING)
     student = dr.distill("sasrec", split, knowledge, start="none", dim=8, layers=1, control=False, **TRAINING)
     assert student.control is None
+
+
+def test_no_control_is_cut_short_and_the_bare_one_has_no_content(split: Split, tmp_path: Path) -> None:
+    teacher = dr.teach("sasrec", split, dim=8, layers=1, **TRAINING)
+    content = np.random.default_rng(0).normal(size=(split.n_items, 12)).astype(np.float32)
+    knowledge = dr.extract(teacher, split, folder=tmp_path / "store", content=content)
+    student = dr.distill("sasrec", split, knowledge, dim=8, layers=1, scratch=True, control_settings={"epochs": 1},
+                         **{**TRAINING, "epochs": 3})
+    assert student.control is not None and student.scratch is not None
+    for control in (student.control, student.scratch):
+        assert control.training["steps"] >= student.model.training["steps"]
+    report = dr.evaluate(split, teacher=teacher, student=student)
+    assert [m["name"] for m in report["models"] if m["role"] == "control"] == ["control", "control-scratch"]
 
 
 def test_a_model_alone_needs_its_split(split: Split, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,26 @@ def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     after = {p: p.stat().st_mtime_ns for p in before if p.name != "recipe.yaml"}
     assert after == {p: t for p, t in before.items() if p.name != "recipe.yaml"}
     assert sum("nothing to do" in line for line in said) >= 2
+
+
+def test_the_seal_survives_a_second_run_and_is_mended_when_it_was_lost(finished: Path) -> None:
+    card = (finished / "bundle" / "card.md").read_text()
+    assert "control" in card
+    assert json.loads((finished / "bundle" / "metrics.json").read_text())[1]["name"] == "student"
+    pipeline.run(recipe_of(), finished, say=lambda line: None)
+    assert (finished / "bundle" / "card.md").read_text() == card
+    shutil.rmtree(finished / "bundle")  # as if a kill had struck between export and seal
+    pipeline.run(recipe_of(), finished, say=lambda line: None)
+    assert (finished / "bundle" / "card.md").read_text() == card
+    load(finished / "bundle")
+
+
+def test_a_bundle_keeps_seen_items_where_the_recipe_says_so(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    split = load_split(tmp_path / "run" / "data")
+    assert json.loads((finished / "bundle" / "config.json").read_text())["seen"] == "drop"
+    pipeline.stage_export(recipe_of("evaluate.seen=keep"), tmp_path / "run", split, say=lambda line: None)
+    assert json.loads((tmp_path / "run" / "bundle" / "config.json").read_text())["seen"] == "keep"
 
 
 def test_a_changed_setting_is_trained_anew(finished: Path) -> None:

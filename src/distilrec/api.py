@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models import MODELS, model_class, model_settings
 from distilrec.models.trained import Trained
 from distilrec.teachers import TEACHERS, teacher_function
+from distilrec.teachers.file import FILE_SETTINGS
+from distilrec.training.batches import training_examples
 from distilrec.training.settings import TrainSettings
 from distilrec.training.train import train
 from distilrec.types import Ranker, Split
@@ -42,6 +45,7 @@ class Student:
     model: Trained
     control: Trained | None
     split: Split
+    scratch: Trained | None = None  # the control once more, without any item content
 
     @property
     def name(self) -> str:
@@ -94,6 +98,10 @@ def teach(
         if path is None:
             raise RecipeError(problem("a teacher from a file needs its path",
                                       "teach('file', split, path='scores.parquet')"))
+        for setting in settings:
+            if setting not in FILE_SETTINGS:
+                raise RecipeError(problem(f"a teacher from a file has no setting {setting!r}"
+                                          f"{nearest(setting, FILE_SETTINGS)}", ", ".join(FILE_SETTINGS)))
         return teacher_function("file")(path, split, **settings)
     architecture = "sasrec" if name == "text_sasrec" else name
     model, training = divide(architecture, settings, seed=seed)
@@ -124,6 +132,7 @@ def distill(
     name: str, split: Split, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
     start: str = "teacher", content: np.ndarray | None = None, control: bool = True,
     control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
+    scratch: bool = False,
     seed: int = 0, folder: str | Path | None = None, metric: str = "ndcg@10", seen: str = "drop", **settings: Any,
 ) -> Student:
     """Train a student on knowledge and labels, and its control on labels alone.
@@ -137,6 +146,7 @@ def distill(
         content: item vectors [I, C]; by default those kept in the store.
         control_settings: settings that differ for the control, for instance its own tuned dropout.
         control_losses: the plain losses of the control; {"cross_entropy": 1.0} by default.
+        scratch: also train the control without any item content, for comparison with publications.
         settings: of the model or of training, as in `teach`.
     Raises:
         RecipeError, KnowledgeError: what is asked for is unknown, or the store does not hold it.
@@ -160,18 +170,38 @@ def distill(
         return Student(student, None, split)
     steps = int(student.training["steps"])
     own, own_training = divide(name, {**settings, **(control_settings or {})}, seed=seed)
+    own_training = _at_least(own_training, steps, split, own, name)
     plain = dict(control_losses or {"cross_entropy": 1.0})
-    twin = train(name, split, own, own_training, name="control", start=content if start != "none" else None,
-                 losses=plain, metric=metric, seen=seen, min_steps=steps,
-                 folder=target / "control" if target else None)
-    return Student(student, twin, split)
+
+    def without_teacher(role: str, vectors: np.ndarray | None) -> Trained:
+        return train(name, split, own, own_training, name=role, start=vectors, losses=plain, metric=metric, seen=seen,
+                     min_steps=steps, folder=target / role if target else None)
+
+    twin = without_teacher("control", content if start != "none" else None)
+    bare = without_teacher("control-scratch", None) if scratch and start != "none" and content is not None else None
+    return Student(student, twin, split, bare)
 
 
-def export(student: Student | Trained, path: str | Path, split: Split | None = None, *, card: str | None = None) -> Any:
+def _at_least(
+    training: TrainSettings, steps: int, split: Split, model: Mapping[str, Any], architecture: str
+) -> TrainSettings:
+    """The same settings with as many more epochs as it takes to reach `steps`: no control is cut short."""
+    cls = model_class(architecture)
+    longest = model.get("max_length", inspect.signature(cls.__init__).parameters["max_length"].default)
+    examples = training_examples(split, longest, needs_history=cls.needs_history, windows=training.windows)
+    per_epoch = max(1, -(-len(examples) // training.batch_size))
+    return training.model_copy(update={"epochs": max(training.epochs, -(-steps // per_epoch))})
+
+
+def export(
+    student: Student | Trained, path: str | Path, split: Split | None = None, *, card: str | None = None,
+    seen: str = "drop",
+) -> Any:
     """Write the student as a bundle and open it. The bundle needs neither torch nor this data set.
 
     Args:
         split: the data it was trained on, for vocabularies and titles; a `Student` brings its own.
+        seen: "drop" or "keep", whether items of the history may be recommended again by default.
     Raises:
         BundleError: ONNX and torch disagree, or the folder cannot be written; nothing is left behind.
     """
@@ -184,7 +214,7 @@ def export(student: Student | Trained, path: str | Path, split: Split | None = N
         raise DataError(problem("a trained model alone does not know its items' keys", "the split it was trained on",
                                 "export(model, path, split)"))
     write(trained.model, data, path, card=card,
-          metadata={"student": trained.name, "architecture": trained.architecture})
+          metadata={"student": trained.name, "architecture": trained.architecture}, seen=seen)
     bundle = load(path)
     bundle.origin = student
     return bundle
@@ -204,6 +234,8 @@ def evaluate(
     """
     contestants = []
     origin = getattr(student, "origin", None)
+    whole = student if isinstance(student, Student) else origin
+    scratch = whole.scratch if isinstance(whole, Student) else None
     if control is None and isinstance(origin, Student):
         control = origin.control
     if teacher is not None:
@@ -215,6 +247,8 @@ def evaluate(
         contestants.append(Contestant("student", "student", [student], **trained_facts([known])))
     if control is not None:
         contestants.append(Contestant("control", "control", [control], **trained_facts([control])))
+    if scratch is not None:
+        contestants.append(Contestant("control-scratch", "control", [scratch], **trained_facts([scratch])))
     contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in baselines]
     return contest(contestants, split, metric=metric, k=k, seen=seen, candidates=candidates)
 

@@ -45,6 +45,7 @@ from distilrec.types import Ranker, Split
 __all__ = ["STAGES", "run", "run_stage"]
 
 Say = Callable[[str], None]
+ROLES = ("student", "control", "control-scratch")  # what a seed's folder of students holds
 
 
 def run(recipe: Recipe, out: Path, *, say: Say = print) -> Report:
@@ -122,18 +123,23 @@ def stage_export(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -
     """Bundles of every student and control; the student that validated best is copied to OUT/bundle."""
     best, best_value = None, -np.inf
     for seed in recipe.seeds:
-        for role in ("student", "control"):
-            folder = out / "students" / f"seed-{seed}"
+        folder = out / "students" / f"seed-{seed}"
+        for role in ROLES:
             if (folder / role / "model.json").exists():
                 _export(Trained.load(folder / role, split), folder / f"{role}.bundle", split, recipe)
         described = read_json(out / "students" / f"seed-{seed}" / "student" / "model.json")
-        value = described["training"]["valid"][recipe.evaluate.metric]
+        value = next(iter(described["training"]["valid"].values()))  # the metric it was selected by
         if value > best_value:
             best, best_value = out / "students" / f"seed-{seed}" / "student.bundle", value
     if best is None:
         raise KnowledgeError(problem(f"{out} holds no trained student", do="run `distilrec distill` first"))
+    stamp, made = out / "bundle.json", read_json(best.with_suffix(".json"))
+    if (out / "bundle").exists() and stamp.exists() and read_json(stamp) == made:
+        say(f"export: nothing to do, {best.parent.name} is in {out / 'bundle'}")
+        return out / "bundle"
     with atomic_folder(out / "bundle") as temporary:
         shutil.copytree(best, temporary, dirs_exist_ok=True)
+    write_json(stamp, made)
     say(f"export: {best.parent.name} validated best -> {out / 'bundle'}")
     return out / "bundle"
 
@@ -144,6 +150,7 @@ def stage_evaluate(recipe: Recipe, out: Path, split: Split, *, say: Say = print)
     if (out / "report.json").exists():
         report = Report(read_report(out / "report.json"))
         if report["lineage"].get("identity") == identity:
+            _seal(out, report)
             say(f"evaluate: nothing to do, the report is in {out / 'report.json'}")
             say(str(report))
             return report
@@ -154,23 +161,33 @@ def stage_evaluate(recipe: Recipe, out: Path, split: Split, *, say: Say = print)
         lineage={"identity": identity, **_lineage(recipe, out, split)},
     )
     files = report.save(out)
-    seal(out / "bundle", {"card.md": render_card(report.document), "metrics.json": json.dumps(report["models"])})
+    _seal(out, report)
     say(str(report))
     for name, path in {**files, "bundle": out / "bundle"}.items():
         say(f"{name}: {path}")
     return report
 
 
+def _seal(out: Path, report: Report) -> None:
+    """Put card and metrics into the bundle, unless these very ones are there."""
+    files = {"card.md": render_card(report.document), "metrics.json": json.dumps(report["models"])}
+    folder = out / "bundle"
+    if not all((folder / name).exists() and (folder / name).read_text("utf-8") == text for name, text in files.items()):
+        seal(folder, files)
+
+
 def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
     """Teachers as they are, students and controls as they are served, and the baselines."""
     teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
     chosen = [Contestant("teacher", "teacher", teachers, **api.trained_facts(teachers))]
-    for role in ("student", "control"):
-        folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
+    folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
+    for role in ROLES if recipe.control.scratch else ROLES[:2]:
+        if not all((folder / role / "model.json").exists() for folder in folders):
+            continue  # without item content the control is the one from scratch
         models = [Trained.load(folder / role, split) for folder in folders]
         served = [load(folder / f"{role}.bundle") for folder in folders]
         exported = recipe.evaluate.candidates == "full"
-        chosen.append(Contestant(role, role, served if exported else models, timed=served[0],
+        chosen.append(Contestant(role, role.partition("-")[0], served if exported else models, timed=served[0],
                                  **api.trained_facts(models)))
     return chosen + [Contestant(n, "baseline", [api.fit_baseline(n, split)]) for n in recipe.evaluate.baselines]
 
@@ -252,7 +269,7 @@ def _distill(
     control = {**recipe.control.settings, **recipe.control.train, **of_control}
     return api.distill(
         section.model, split, store, losses=section.losses, start=section.start, content=content_of(recipe, split),
-        control_settings=control, control_losses=recipe.control.losses, folder=folder,
+        control_settings=control, control_losses=recipe.control.losses, folder=folder, scratch=recipe.control.scratch,
         metric=recipe.evaluate.metric, seen=recipe.evaluate.seen, **{**settings, **own},
     )
 
@@ -277,14 +294,14 @@ def _tune(recipe: Recipe, out: Path, split: Split, say: Say) -> tuple[dict[str, 
 
 def _export(trained: Trained, folder: Path, split: Split, recipe: Recipe) -> None:
     """Write a bundle, unless the one there was made from these very weights."""
-    stamp = folder.with_suffix(".json")
-    if folder.exists() and stamp.exists() and read_json(stamp)["weights"] == trained.digest:
+    stamp, made = folder.with_suffix(".json"), {"weights": trained.digest, "seen": recipe.evaluate.seen}
+    if folder.exists() and stamp.exists() and read_json(stamp) == made:
         return
     card = (f"# {recipe.name}: {trained.name}\n\n{trained.parameters:,} parameters, {trained.architecture}, validated "
             f"{trained.training['valid']}.\n"
             f"Made by distilrec {__version__} from data set {split.dataset.digest[:12]}.\n")
-    api.export(trained, folder, split, card=card)
-    write_json(stamp, {"weights": trained.digest})
+    api.export(trained, folder, split, card=card, seen=recipe.evaluate.seen)
+    write_json(stamp, made)
 
 
 def _inputs(recipe: Recipe) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from distilrec.errors import DataError, DistilrecError, nearest
-from distilrec.training.settings import TrainSettings
+from distilrec.training.settings import SELECTION_METRICS, TrainSettings
 
 __all__ = [
     "Control", "Data", "Evaluate", "KnowledgeSettings", "ModelSection", "Recipe", "Shop", "StudentSection",
@@ -122,12 +122,14 @@ class Recipe(Section):
     threads: Positive = 1
 
 
+_OF_THE_RUN = {"device": "device", "seed": "seeds"}  # settings of training that a recipe states once for all
+
+
 def semantic_faults(recipe: Recipe) -> Iterator[Fault]:
     """(place, what was seen, what was expected) of everything that types alone cannot say."""
     from distilrec.data.layouts import LAYOUTS
     from distilrec.data.rows import ROLES
     from distilrec.data.split import METHODS
-    from distilrec.evaluation.metrics import METRICS
     from distilrec.losses import HARD, LOSSES
     from distilrec.models import BASELINES, MODELS
     from distilrec.teachers import TEACHERS
@@ -151,7 +153,7 @@ def semantic_faults(recipe: Recipe) -> Iterator[Fault]:
     for index, name in enumerate(recipe.evaluate.baselines):
         yield from _name(("evaluate", "baselines", str(index)), name, BASELINES)
     metric, _, cut = recipe.evaluate.metric.partition("@")
-    yield from _name(("evaluate", "metric"), metric, METRICS)
+    yield from _name(("evaluate", "metric"), metric, SELECTION_METRICS)
     if not cut.isdigit() or int(cut) not in recipe.evaluate.k:
         yield ("evaluate", "metric"), recipe.evaluate.metric, f"metric@k with k among {recipe.evaluate.k}"
     yield from _consistency(recipe)
@@ -168,6 +170,11 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
         yield ("seeds",), str(recipe.seeds), "each seed once"
     if recipe.teacher.model == "file" and recipe.teacher.path is None:
         yield ("teacher", "path"), "nothing", "the Parquet file of scores or vectors"
+    if recipe.teacher.model == "file" and recipe.teacher.copies > 1:
+        yield ("teacher", "copies"), str(recipe.teacher.copies), "1: a file cannot be trained again"
+    if recipe.teacher.model == "text_sasrec" and recipe.text is None:
+        yield (("teacher", "model"), "'text_sasrec' in a recipe without the section text",
+               "text: {encoder: all-MiniLM-L6-v2}, or a teacher that reads no text")
     if recipe.data.path is not None and recipe.data.shop is not None:
         yield ("data",), "both path and shop", "one source of data"
     for section in ("student", "control"):
@@ -180,7 +187,7 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
         yield ("device",), repr(recipe.device), "cpu, cuda, cuda:N or mps"
     for section in ("teacher", "student"):
         train = getattr(recipe, section).train
-        for key, elsewhere in (("device", "device"), ("seed", "seeds")):
+        for key, elsewhere in _OF_THE_RUN.items():
             if getattr(train, key) != TrainSettings.model_fields[key].default:
                 yield (section, "train", key), repr(getattr(train, key)), f"`{elsewhere}` of the whole recipe instead"
 
@@ -201,11 +208,15 @@ def _cleaning(rules: Mapping[str, Any]) -> Iterator[Fault]:
 def _settings(recipe: Recipe) -> Iterator[Fault]:
     """Settings of models against the constructors; this imports torch, so it comes last."""
     from distilrec.models import MODELS, model_settings
+    from distilrec.teachers.file import FILE_SETTINGS
     from distilrec.teachers.text_sasrec import DEFAULTS
 
     student = recipe.student
     text = recipe.teacher.model == "text_sasrec"
     architecture, defaults = ("sasrec", DEFAULTS) if text else (recipe.teacher.model, {})
+    if recipe.teacher.model == "file":
+        for key in recipe.teacher.settings:
+            yield from _name(("teacher", "settings", key), key, FILE_SETTINGS)
     if architecture in MODELS:
         yield from _arguments(("teacher", "settings"), architecture, recipe.teacher.settings, defaults)
     yield from _train(("control", "train"), recipe.control.train, student.train)
@@ -258,6 +269,9 @@ def _train(place: Place, given: Mapping[str, Any], base: TrainSettings) -> Itera
     unknown = [key for key in given if key not in TrainSettings.model_fields]
     for key in unknown:
         yield from _name((*place, key), key, TrainSettings.model_fields)
+    for key, elsewhere in _OF_THE_RUN.items():
+        if key in given:
+            yield (*place, key), repr(given[key]), f"`{elsewhere}` of the whole recipe instead"
     try:
         TrainSettings.model_validate({**dict(base), **{k: v for k, v in given.items() if k not in unknown}})
     except ValidationError as error:

@@ -65,6 +65,10 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
         sentences.append(_gap(student["gap_closed"]))
     elif teacher is not None and model_named(report, student.get("control")) is not None:
         sentences.append("The teacher is not surely better than the control, so no share of a gap is given.")
+    best = max(of_role(report, "baseline"), key=lambda model: mean_of(model, metric) or 0.0, default=None)
+    if best is not None and (mean_of(best, metric) or 0.0) > (mean_of(student, metric) or 0.0):
+        sentences.append(f"But {best['name']}, which needs no training, is better than the student: "
+                         f"{mean_of(best, metric):.4f} against {mean_of(student, metric):.4f}.")
     return sentences
 
 

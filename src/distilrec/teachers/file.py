@@ -12,7 +12,9 @@ from distilrec.errors import DataError, problem
 from distilrec.files import digest_file, digest_json
 from distilrec.types import Histories, Split
 
-__all__ = ["FileTeacher"]
+__all__ = ["FILE_SETTINGS", "FileTeacher"]
+
+FILE_SETTINGS = ("name", "temperature")
 
 FORMS = "(user_id, item_id, score), (user_id, items[], scores[]) or (item_id, vector[])"
 

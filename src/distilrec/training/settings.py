@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Augment", "TrainSettings"]
+__all__ = ["SELECTION_METRICS", "Augment", "TrainSettings"]
+
+SELECTION_METRICS = ("ndcg", "recall", "hit_rate", "mrr")  # what the best weights can be chosen by
 
 
 class Augment(BaseModel):

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from distilrec.errors import RecipeError, TrainingError, nearest, problem
 from distilrec.models.histories import pad
+from distilrec.training.settings import SELECTION_METRICS
 from distilrec.types import Examples, Part, Split
 
 __all__ = ["METRICS", "parse_metric", "target_ranks", "validate"]
 
-METRICS = ("ndcg", "recall", "hit_rate", "mrr")
+METRICS = SELECTION_METRICS
 _NEVER = np.iinfo(np.int64).max  # the rank of an item that no list holds
 
 
