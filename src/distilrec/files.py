@@ -1,24 +1,32 @@
 """Writing that is never half done, and digests.
 
 Everything distilrec puts on disk is written under a temporary name beside its goal and renamed when it
-is whole, so a kill or a full disk leaves either the old thing or the new thing.
+is whole, so a kill or a full disk leaves either the old thing or the new thing. A folder takes two renames: a kill
+between them leaves the old one under a hidden name, from which `recover` brings it back when it is next asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["atomic_file", "atomic_folder", "digest_arrays", "digest_file", "digest_json", "read_json", "write_json"]
+__all__ = [
+    "atomic_file", "atomic_folder", "digest_arrays", "digest_file", "digest_json", "read_json", "recover", "write_json",
+]
+
+_STALE = 3600.0  # seconds after which nobody is at work on a temporary folder any more
 
 
 @contextlib.contextmanager
@@ -47,19 +55,65 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it takes the place of `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
+    _sweep(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield temporary
         temporary.chmod(0o755)
-        old = None
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            path.replace(old / path.name)
-        temporary.replace(path)
-        if old is not None:
-            shutil.rmtree(old)
+        _swap(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def recover(path: str | Path) -> None:
+    """Bring back the folder `path` if a kill left it under the hidden name that it has during a swap.
+
+    Costs one look where the folder is there.
+    """
+    path = Path(path)
+    if path.exists() or not path.parent.is_dir():
+        return
+    for old in _siblings(path, "old"):
+        if (old / path.name).exists():
+            with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+                (old / path.name).replace(path)
+                old.rmdir()
+            return
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Put a folder in the place of another one."""
+    aside: list[Path] = []
+    try:
+        while True:
+            if path.exists():
+                aside.append(Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old")))
+                path.replace(aside[-1] / path.name)
+            try:
+                temporary.replace(path)
+                break
+            except OSError as error:  # a reader that found nothing here has just brought the old one back
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+    finally:
+        recover(path)
+        for old in aside:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what kills left beside `path`."""
+    for left in (*_siblings(path, "part"), *_siblings(path, "old")):
+        with contextlib.suppress(FileNotFoundError):
+            if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _siblings(path: Path, suffix: str) -> list[Path]:
+    """The temporary folders of `path`, and not those of a `path.more`: tempfile's names have eight characters."""
+    form = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.{suffix}")
+    return sorted(one for one in path.parent.iterdir() if form.fullmatch(one.name))
 
 
 def write_json(path: str | Path, document: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrec.errors import BundleError, problem
-from distilrec.files import atomic_folder, digest_file, digest_json, read_json
+from distilrec.files import atomic_folder, digest_file, digest_json, read_json, recover
 
 __all__ = ["GRAPH", "SCHEMA", "bundle_digest", "library_version", "read_config", "seal", "verify", "write_bundle"]
 
@@ -85,6 +85,7 @@ def seal(path: str | Path, files: Mapping[str, str]) -> Path:
 def verify(path: str | Path) -> dict[str, str]:
     """{file: SHA-256} of a bundle whose every file is present and unchanged; otherwise BundleError names the file."""
     path = Path(path)
+    recover(path)
     digests = _read_digests(path)
     for name, expected in digests.items():
         if not (path / name).is_file():

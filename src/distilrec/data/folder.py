@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrec.errors import DataError, problem
-from distilrec.files import atomic_folder, digest_file, read_json, write_json
+from distilrec.files import atomic_folder, digest_file, read_json, recover, write_json
 from distilrec.types import Dataset, Interactions, Split
 
 __all__ = ["load_split", "save_split"]
@@ -69,6 +69,7 @@ def load_split(folder: str | Path) -> Split:
     Raises DataError when files are missing, changed, or of another version.
     """
     folder = Path(folder)
+    recover(folder)
     manifest = _manifest(folder)
     arrays = {
         name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r", allow_pickle=False)

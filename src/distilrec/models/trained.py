@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
-from distilrec.files import atomic_folder, digest_arrays, digest_file, read_json, write_json
+from distilrec.files import atomic_folder, digest_arrays, digest_file, read_json, recover, write_json
 from distilrec.models import model_class
 from distilrec.models.histories import pad
 from distilrec.types import Histories, Split
@@ -125,6 +125,7 @@ class Trained:
         Raises:
             KnowledgeError: changed weights, or another split.
         """
+        recover(folder)
         meta = read_json(folder / "model.json")
         if digest_file(folder / "model.safetensors") != meta["digest"]:
             raise KnowledgeError(problem(f"{folder / 'model.safetensors'} has changed since it was written",

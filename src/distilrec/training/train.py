@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrec.files import digest_arrays, digest_json, read_json
+from distilrec.files import digest_arrays, digest_json, read_json, recover
 from distilrec.models.trained import Trained, create
 from distilrec.training.finish import finish
 from distilrec.training.fit import fit
@@ -67,5 +67,6 @@ def train(
 
 def _finished_as(folder: Path, identity: str) -> bool:
     """Whether a finished model of just these data, settings and knowledge stands there."""
+    recover(folder)
     path = folder / "model.json"
     return path.exists() and read_json(path)["training"].get("identity") == identity
