@@ -122,3 +122,18 @@ def test_data_takes_the_place_of_whatever_the_recipe_names(data: str) -> None:
 def test_names_that_look_like_something_else_survive_the_round_trip(name: str) -> None:
     recipe = Recipe.model_validate({"name": name, "teacher": {"model": "sasrec"}})
     assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("name: x\nteacher: {model: text_sasrec}\n",
+     "line 2: teacher.model: 'text_sasrec' in a recipe without the section text"),
+    ("name: x\nteacher: {model: sasrec}\nevaluate: {metric: map@10}\n", "line 3: evaluate.metric: 'map'"),
+    ("name: x\nteacher: {model: file, path: a.parquet, settings: {temprature: 1.0}}\nstudent: {start: none}\n",
+     "line 2: teacher.settings.temprature: 'temprature', did you mean 'temperature'?"),
+    ("name: x\nteacher: {model: file, path: a.parquet, copies: 2}\nstudent: {start: none}\n",
+     "line 2: teacher.copies: 2\n  expected: 1"),
+    ("name: x\nteacher: {model: sasrec}\ncontrol: {train: {seed: 3}}\n",
+     "line 3: control.train.seed: 3\n  expected: `seeds` of the whole recipe"),
+])
+def test_what_would_fail_or_be_ignored_later_is_a_fault_now(text: str, expected: str) -> None:
+    assert expected in faults(text)
