@@ -166,3 +166,18 @@ def test_the_partition_tells_the_student_that_other_items_are_worse() -> None:
     ).sum().backward()
     assert (scores.grad[0, 2:] > 0).all(), "descending, the scores of items that the teacher did not keep fall"
     assert scores.grad[0, 0] < 0
+
+
+def test_without_the_mass_the_kept_items_are_all_there_is() -> None:
+    """What training asks for at t != 1: the student is pushed to give the items beyond the K nothing."""
+    teacher = drawn(1, 3, 6)
+    everything = torch.cat([teacher, torch.full((1, 1), 2.0, dtype=torch.float64)], 1).requires_grad_()
+    t = 2.0
+    log_z = (everything / t).logsumexp(1)
+    loss = kl(everything[:, :3], teacher, temperature=t, log_partition=log_z)
+    share = (everything.detach() / t).softmax(1)[0, 3].item()
+    assert loss.item() == pytest.approx(-t * t * math.log(1 - share))
+    loss.sum().backward()
+    assert everything.grad[0, 3] > 0
+    kept = everything.detach().softmax(1)[:, :3].sum(1)
+    assert kl(everything[:, :3], teacher, log_partition=everything.logsumexp(1), mass=kept).item() == pytest.approx(0.0)

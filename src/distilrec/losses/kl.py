@@ -25,10 +25,14 @@ def kl(
             also told that the items which the teacher did not keep are worse. None: Z over the K items alone.
         mass: [B], the share of the teacher's probability that the K items hold. Given (with a `log_partition`),
             the rest 1 - mass becomes one further class, matched by the student's own rest. Only meaningful at the
-            temperature at which it was measured.
+            temperature at which it was measured, so training leaves it out at every t != 1: then p sums to 1 over the
+            K items alone, and the loss pushes all that the student gives to other items towards 0. The smaller K
+            and the warmer t, the more of the teacher's opinion is lost in this way.
 
-    Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015; top-K with a rest class
-    after Tang & Wang, "Ranking Distillation", KDD 2018, and Anshumann et al., "Sparse Logit Sampling", ACL 2025.
+    Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015. That the K best alone give
+    a biased picture of the teacher: Anshumann et al., "Sparse Logit Sampling", ACL 2025, who also put the rest into
+    one class. (Tang & Wang, "Ranking Distillation", KDD 2018, learn from the teacher's K best items as well, but as
+    weighted positives, without probabilities and without a rest.)
     """
     t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
     student, teacher = student / t, teacher / t
