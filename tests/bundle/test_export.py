@@ -16,6 +16,7 @@ from bundle_world import ITEMS, build_split, shuffle_weights
 from distilrec.bundle.export import export
 from distilrec.bundle.runtime import load
 from distilrec.errors import BundleError
+from distilrec.evaluation.cost import bundle_parameters
 from distilrec.models.gru4rec import GRU4Rec
 from distilrec.models.histories import pad
 from distilrec.models.mf import MatrixFactorization
@@ -198,7 +199,7 @@ def test_popularity_is_a_bundle_too(split: Split, tmp_path: Path) -> None:
     keys = [f"item-{item}" for item in ranked]
     assert bundle.recommend([], 5).items == keys[:5]
     assert bundle.recommend([keys[0], "?"], 5).items == keys[1:6]
-    assert bundle.parameters == ITEMS + 1
+    assert bundle.parameters == ITEMS + 2  # the padding row, and the -inf that masks
     assert bundle.name == "popularity"
     with pytest.raises(BundleError, match="no item vectors"):
         bundle.similar("item-1")
@@ -211,3 +212,7 @@ def test_one_item_and_one_user(tmp_path: Path) -> None:
     assert bundle.recommend([], 10).items == ["item-0"]
     assert bundle.recommend(["item-0"], 10).items == []
     assert bundle.similar("item-0", 3).items == []
+
+
+def test_config_and_report_count_the_same_numbers(bundle_path: Path) -> None:
+    assert load(bundle_path).parameters == bundle_parameters(bundle_path)

@@ -8,6 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["add_ranking", "clean", "count_parameters", "find_bytes"]
 
+_SHAPE_CONSTANT = 16
+
 
 def add_ranking(body: onnx.ModelProto, vectors: np.ndarray, bias: np.ndarray | None) -> str:
     """Extend a graph whose output is `vector` [B, D] to scores, masking and the k best, in place.
@@ -75,12 +77,27 @@ def clean(model: onnx.ModelProto) -> None:
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
-    """Every number that the graph reads: float weights and tables, plus integer tables (not the shape constants)."""
-    tensors = list(model.graph.initializer)
-    tensors += [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
-    floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-    sizes = [(int(np.prod(t.dims, dtype=np.int64)), t.data_type in floats and len(t.dims) > 0) for t in tensors]
-    return sum(size for size, weights in sizes if weights or size > 64)
+    """Every number that the graph reads to answer: weights and tables, frozen and quantized ones too, wherever they
+    are kept (initializers, Constant nodes, branches, functions).
+
+    An integer or bool constant of fewer than 16 entries is a shape or an axis and is not counted.
+    """
+    return _in_graph(model.graph) + sum(_in_node(node) for function in model.functions for node in function.node)
+
+
+def _in_graph(graph: onnx.GraphProto) -> int:
+    return sum(map(_size, graph.initializer)) + sum(map(_in_node, graph.node))
+
+
+def _in_node(node: onnx.NodeProto) -> int:
+    total = sum(_in_graph(attribute.g) for attribute in node.attribute if attribute.HasField("g"))
+    return total + sum(_size(a.t) for a in node.attribute if node.op_type == "Constant" and a.HasField("t"))
+
+
+def _size(tensor: onnx.TensorProto) -> int:
+    size = int(np.prod(tensor.dims, dtype=np.int64))
+    index_types = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+    return 0 if tensor.data_type in index_types and size < _SHAPE_CONSTANT else size
 
 
 def find_bytes(model: onnx.ModelProto, data: bytes, name: str) -> int:

@@ -15,22 +15,21 @@ from distilrec.types import Bundle, Histories, Part, Split
 
 __all__ = ["bundle_bytes", "bundle_parameters", "compression_ratio", "latency"]
 
-_SHAPE_CONSTANT = 16  # an int64 or bool constant shorter than this is a shape or an axis, not knowledge
-
-
 def bundle_bytes(folder: str | Path) -> int:
     """Bytes of all files of a bundle, which is what is shipped. Raises BundleError where there is no folder."""
     return sum(path.stat().st_size for path in _files(folder, "*"))
 
 
 def bundle_parameters(folder: str | Path) -> int:
-    """Every number that the bundle's ONNX graphs read, frozen and quantized tables included.
+    """Every number that the bundle's ONNX graphs read, as `bundle.graph.count_parameters` counts them.
 
     Raises BundleError for a folder without a graph or with a damaged one, MissingExtraError without `onnx`.
     """
     try:
         import onnx
         from google.protobuf.message import DecodeError
+
+        from distilrec.bundle.graph import count_parameters
     except ImportError:
         raise MissingExtraError("onnx", "train") from None
     graphs = _files(folder, "*.onnx")
@@ -39,34 +38,10 @@ def bundle_parameters(folder: str | Path) -> int:
     total = 0
     for path in graphs:
         try:
-            model = onnx.load(path, load_external_data=False)
+            total += count_parameters(onnx.load(path, load_external_data=False))
         except DecodeError as error:
             raise BundleError(problem(f"{path} cannot be read: {error}", "an ONNX graph", "export it again")) from None
-        total += _graph_parameters(model.graph)
-        for function in model.functions:
-            total += sum(_node_parameters(node) for node in function.node)
     return total
-
-
-def _graph_parameters(graph) -> int:  # onnx.GraphProto; onnx is optional, so its types are not imported
-    stored = sum(_tensor_size(tensor) for tensor in graph.initializer)
-    return stored + sum(_node_parameters(node) for node in graph.node)
-
-
-def _node_parameters(node) -> int:
-    total = 0
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            total += _graph_parameters(attribute.g)
-        elif node.op_type == "Constant" and attribute.HasField("t"):
-            total += _tensor_size(attribute.t)
-    return total
-
-
-def _tensor_size(tensor) -> int:
-    size = int(np.prod(tensor.dims, dtype=np.int64))
-    index_types = (tensor.INT64, tensor.INT32, tensor.BOOL)
-    return 0 if tensor.data_type in index_types and size < _SHAPE_CONSTANT else size
 
 
 def compression_ratio(teacher_parameters: int, student_parameters: int) -> float:
