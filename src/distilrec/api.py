@@ -19,8 +19,8 @@ from distilrec.knowledge.extract import extract as extract_knowledge
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models import MODELS, model_class, model_settings
 from distilrec.models.trained import Trained
+from distilrec.recipe import CONTENT_KEPT, file_teacher_faults
 from distilrec.teachers import TEACHERS, teacher_function
-from distilrec.teachers.file import FILE_SETTINGS
 from distilrec.training.batches import training_examples
 from distilrec.training.settings import TrainSettings
 from distilrec.training.train import train
@@ -98,10 +98,9 @@ def teach(
         if path is None:
             raise RecipeError(problem("a teacher from a file needs its path",
                                       "teach('file', split, path='scores.parquet')"))
-        for setting in settings:
-            if setting not in FILE_SETTINGS:
-                raise RecipeError(problem(f"a teacher from a file has no setting {setting!r}"
-                                          f"{nearest(setting, FILE_SETTINGS)}", ", ".join(FILE_SETTINGS)))
+        if faults := list(file_teacher_faults(settings, ())):
+            raise RecipeError("\n".join(problem(f"a teacher from a file: {'.'.join(place)}: {found}", expected)
+                                        for place, found, expected in faults))
         return teacher_function("file")(path, split, **settings)
     architecture = "sasrec" if name == "text_sasrec" else name
     model, training = divide(architecture, settings, seed=seed)
@@ -142,7 +141,8 @@ def distill(
     principal components of the vectors of those texts.
 
     Args:
-        start: "teacher" (projected item vectors), "text" (principal components of `content`), or "none".
+        start: "teacher" (projected item vectors), "text" (principal components of `content`), or "none", which a
+            student with the setting `content_use` "add" or "only" needs: it is given `content` itself.
         content: item vectors [I, C]; by default those kept in the store.
         control_settings: settings that differ for the control, for instance its own tuned dropout.
         control_losses: the plain losses of the control; {"cross_entropy": 1.0} by default.
@@ -164,8 +164,10 @@ def distill(
         kind = "item vectors of the teacher" if start == "teacher" else "item content"
         raise KnowledgeError(problem(f"start {start!r} needs {kind}, which the store does not hold",
                                      "start: none, or a teacher with item vectors", "change student.start"))
-    student = train(name, split, model, training, name="student", start=beginning, losses=losses or SOFT_LABELS,
-                    knowledge=knowledge, metric=metric, seen=seen, folder=target / "student" if target else None)
+    kept = _kept_content(model, content, start)
+    student = train(name, split, model, training, name="student", content=kept, start=beginning,
+                    losses=losses or SOFT_LABELS, knowledge=knowledge, metric=metric, seen=seen,
+                    folder=target / "student" if target else None)
     if not control:
         return Student(student, None, split)
     steps = int(student.training["steps"])
@@ -174,12 +176,29 @@ def distill(
     plain = dict(control_losses or {"cross_entropy": 1.0})
 
     def without_teacher(role: str, vectors: np.ndarray | None) -> Trained:
-        return train(name, split, own, own_training, name=role, start=vectors, losses=plain, metric=metric, seen=seen,
+        keeps = own.get("content_use") in CONTENT_KEPT
+        return train(name, split, own, own_training, name=role, content=vectors if keeps else None,
+                     start=None if keeps else vectors, losses=plain, metric=metric, seen=seen,
                      min_steps=steps, folder=target / role if target else None)
 
-    twin = without_teacher("control", content if start != "none" else None)
-    bare = without_teacher("control-scratch", None) if scratch and start != "none" and content is not None else None
+    known = content if start != "none" or kept is not None else None
+    twin = without_teacher("control", known)
+    bare = without_teacher("control-scratch", None) if scratch and known is not None else None
     return Student(student, twin, split, bare)
+
+
+def _kept_content(model: Mapping[str, Any], content: np.ndarray | None, start: str) -> np.ndarray | None:
+    """What a student is given that reads item content for good, instead of only starting from it."""
+    use = model.get("content_use")
+    if use not in CONTENT_KEPT:
+        return None
+    if start != "none":
+        raise RecipeError(problem(f"content_use {use!r} with start {start!r}", "start 'none'",
+                                  "let the student either keep the content or start from vectors"))
+    if content is None:
+        raise KnowledgeError(problem(f"content_use {use!r} needs item content, which the store does not hold",
+                                     "item vectors [I, C]", "give content=item_content(split, encoder)"))
+    return content
 
 
 def _at_least(
@@ -267,14 +286,19 @@ def fit_baseline(name: str, split: Split) -> Ranker:
 
 def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
     """What training recorded, for the report: validation, seconds, learning curves."""
-    trained = [one for one in instances if isinstance(one, Trained) and one.training]
+    members = [[m for m in getattr(one, "members", [one]) if isinstance(m, Trained) and m.training] for one in instances]
+    trained = [model for several in members for model in several]
     if not trained:
         return {}
     curves = [{"seed": int(one.training["settings"]["seed"]), "step": int(point["step"]),
                "seconds": point["seconds"], "loss": point["loss"], "valid": point["valid"]}
               for one in trained for point in one.training["curve"]]
-    return {"valid": {name: [one.training["valid"][name] for one in trained] for name in trained[0].training["valid"]},
-            "train_seconds": float(np.mean([one.training["seconds"] for one in trained])), "curves": curves}
+    seconds = sum(one.training["seconds"] for one in trained) / len(instances)
+    facts: dict[str, Any] = {"train_seconds": seconds, "curves": curves}
+    if len(trained) == len(instances):  # an ensemble validates otherwise than its members
+        names = trained[0].training["valid"]
+        facts["valid"] = {name: [one.training["valid"][name] for one in trained] for name in names}
+    return facts
 
 
 def divide(architecture: str, settings: Mapping[str, Any], *, seed: int = 0) -> tuple[dict[str, Any], TrainSettings]:
