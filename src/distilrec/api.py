@@ -286,8 +286,8 @@ def fit_baseline(name: str, split: Split) -> Ranker:
 
 def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
     """What training recorded, for the report: validation, seconds, learning curves."""
-    members = [[m for m in getattr(one, "members", [one]) if isinstance(m, Trained) and m.training] for one in instances]
-    trained = [model for several in members for model in several]
+    members = [member for one in instances for member in getattr(one, "members", [one])]
+    trained = [one for one in members if isinstance(one, Trained) and one.training]
     if not trained:
         return {}
     curves = [{"seed": int(one.training["settings"]["seed"]), "step": int(point["step"]),
