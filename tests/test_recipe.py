@@ -19,10 +19,13 @@ student:
   model: sasrec
   settings: {dim: 16}
   train: {epochs: 3, learning_rate: 1e-3}
+teacher: {model: sasrec}
 """
+PLAIN = "teacher: {model: sasrec}\n"  # the default teacher needs item texts
 
 sections = st.fixed_dictionaries({
     "name": st.text("abcäöü -_0123456789:#'\"", min_size=1, max_size=20).map(lambda s: f"n{s}"),
+    "teacher": st.just({"model": "sasrec"}),
     "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=4, unique=True),
     "threads": st.integers(1, 64),
     "device": st.sampled_from(["cpu", "cuda", "cuda:1"]),
@@ -53,7 +56,7 @@ def test_what_is_dumped_reads_back_equal(document: dict) -> None:
 
 
 def test_defaults_are_written_out() -> None:
-    text = dump_recipe(parse_recipe("name: mine"))
+    text = dump_recipe(parse_recipe(f"name: mine\n{PLAIN}"))
     assert "learning_rate: 0.001" in text
     assert "baselines:" in text
 
@@ -65,12 +68,12 @@ def test_scientific_numbers_are_numbers() -> None:
 
 
 def test_quoted_numbers_stay_text() -> None:
-    assert parse_recipe("name: '1e-3'").name == "1e-3"
+    assert parse_recipe(f"name: '1e-3'\n{PLAIN}").name == "1e-3"
 
 
 def test_every_fault_is_reported_at_once_with_its_line() -> None:
     text = faults("name: mine\nstudnet: {}\nstudent:\n  model: sasrec\n  train:\n    epochs: many\n    pateince: 3\n"
-                  "seeds: []\n")
+                  f"seeds: []\n{PLAIN}")
     assert "4 faults" in text
     assert "line 2: studnet: unknown key, did you mean 'student'?" in text
     assert "line 6: student.train.epochs: 'many'" in text

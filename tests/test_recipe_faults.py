@@ -137,3 +137,46 @@ def test_names_that_look_like_something_else_survive_the_round_trip(name: str) -
 ])
 def test_what_would_fail_or_be_ignored_later_is_a_fault_now(text: str, expected: str) -> None:
     assert expected in faults(text)
+
+
+FILE = "name: x\nstudent: {start: none}\nteacher: {model: file, path: a.parquet, "
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    (FILE + "settings: {temperature: warm}}", "line 3: teacher.settings.temperature: 'warm'"),
+    (FILE + "settings: {temperature: 0.0}}", "line 3: teacher.settings.temperature: 0.0\n  expected: greater than 0"),
+    (FILE + "train: {epochs: 3}}", "line 3: teacher.train: settings of training\n  expected: none, for a file"),
+    (PLAIN + "student: {start: none, settings: {content_use: add}}",
+     "line 3: student.settings.content_use: 'add' in a recipe without the section text"),
+    (PLAIN + "text: {}\nstudent: {settings: {content_use: only}}",
+     "line 4: student.settings.content_use: 'only' with start: teacher\n  expected: start: none"),
+    (PLAIN + "student: {dim: 64}", "line 3: student.dim: unknown key, did you mean 'student.settings.dim'?"),
+    (PLAIN + "student: {epochs: 3}", "line 3: student.epochs: unknown key, did you mean 'student.train.epochs'?"),
+    (PLAIN + "control: {dropout: 0.1}", "line 3: control.dropout: unknown key, did you mean 'control.settings.dropout"),
+    (PLAIN + "tune: {student: [{seed: 1}], control: [{device: cpu}]}", "tune.control.0.device: 'cpu'"),
+])
+def test_what_is_said_of_settings_in_the_wrong_place(text: str, expected: str) -> None:
+    assert expected in faults(text + "\n")
+
+
+def test_set_in_the_wrong_section_says_where_it_belongs() -> None:
+    assert "did you mean 'student.settings.dim'?" in faults(PLAIN, "student.dim=64")
+
+
+def test_relative_paths_count_from_where_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\ndata: {path: own, items: items.csv}\nteacher: {model: file, path: t.parquet}\n"
+                    "student: {start: none}\n")
+    plain = load_recipe(path)
+    assert (plain.data.path, plain.data.items) == (str(tmp_path / "own"), str(tmp_path / "items.csv"))
+    other = load_recipe(path, data=tmp_path / "log")
+    assert other.data.items == str(tmp_path / "log" / "items.csv")
+    assert other.teacher.path == str(tmp_path / "t.parquet")
+    beside = load_recipe(path, data=tmp_path / "log.csv")
+    assert beside.data.items == str(tmp_path / "items.csv")
+    typed = load_recipe(path, ["teacher.path=mine.parquet", "data.users=users.csv"], data=tmp_path / "log")
+    assert typed.teacher.path == str(tmp_path / "here" / "mine.parquet")
+    assert typed.data.users == str(tmp_path / "here" / "users.csv")

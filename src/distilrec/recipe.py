@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,13 +12,16 @@ from distilrec.errors import DataError, DistilrecError, nearest
 from distilrec.training.settings import SELECTION_METRICS, TrainSettings
 
 __all__ = [
-    "Control", "Data", "Evaluate", "KnowledgeSettings", "ModelSection", "Recipe", "Shop", "StudentSection",
-    "TeacherSection", "Text", "Tune", "expectation", "semantic_faults",
+    "CONTENT_KEPT", "Control", "Data", "Evaluate", "KnowledgeSettings", "ModelSection", "Recipe", "Shop",
+    "StudentSection", "TeacherSection", "Text", "Tune", "expectation", "file_teacher_faults", "semantic_faults",
 ]
 
 Positive = Annotated[int, Field(ge=1)]
 Place = tuple[str, ...]
 Fault = tuple[Place, str, str]  # the place, what was seen, what was expected
+
+CONTENT_KEPT = ("add", "only")  # uses of item content in which the model keeps it
+_TEXT = "text: {encoder: all-MiniLM-L6-v2}"
 
 
 class Section(BaseModel):
@@ -168,13 +171,7 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
                "equally many, so that neither is favored")
     if len(set(recipe.seeds)) != len(recipe.seeds):
         yield ("seeds",), str(recipe.seeds), "each seed once"
-    if recipe.teacher.model == "file" and recipe.teacher.path is None:
-        yield ("teacher", "path"), "nothing", "the Parquet file of scores or vectors"
-    if recipe.teacher.model == "file" and recipe.teacher.copies > 1:
-        yield ("teacher", "copies"), str(recipe.teacher.copies), "1: a file cannot be trained again"
-    if recipe.teacher.model == "text_sasrec" and recipe.text is None:
-        yield (("teacher", "model"), "'text_sasrec' in a recipe without the section text",
-               "text: {encoder: all-MiniLM-L6-v2}, or a teacher that reads no text")
+    yield from _teacher(recipe)
     if recipe.data.path is not None and recipe.data.shop is not None:
         yield ("data",), "both path and shop", "one source of data"
     for section in ("student", "control"):
@@ -182,7 +179,15 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
         if not any(losses.values()):
             yield (section, "losses"), str(losses), "at least one loss with a weight above 0"
     if recipe.text is None and recipe.student.start == "text":
-        yield ("student", "start"), "'text' in a recipe without the section text", "text: {encoder: all-MiniLM-L6-v2}"
+        yield ("student", "start"), "'text' in a recipe without the section text", _TEXT
+    use = recipe.student.settings.get("content_use")
+    if use in CONTENT_KEPT and recipe.student.start != "none":
+        yield (("student", "settings", "content_use"), f"{use!r} with start: {recipe.student.start}",
+               "start: none, for the item table is made from the texts")
+    for section in ("student", "control"):
+        use = getattr(recipe, section).settings.get("content_use")
+        if use in CONTENT_KEPT and recipe.text is None:
+            yield (section, "settings", "content_use"), f"{use!r} in a recipe without the section text", _TEXT
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", recipe.device):
         yield ("device",), repr(recipe.device), "cpu, cuda, cuda:N or mps"
     for section in ("teacher", "student"):
@@ -190,6 +195,36 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
         for key, elsewhere in _OF_THE_RUN.items():
             if getattr(train, key) != TrainSettings.model_fields[key].default:
                 yield (section, "train", key), repr(getattr(train, key)), f"`{elsewhere}` of the whole recipe instead"
+
+
+def _teacher(recipe: Recipe) -> Iterator[Fault]:
+    """What one kind of teacher needs, and what another has no use for."""
+    teacher = recipe.teacher
+    if teacher.model == "text_sasrec" and recipe.text is None:
+        yield (("teacher", "model"), "'text_sasrec' in a recipe without the section text",
+               f"{_TEXT}, or a teacher that reads no text")
+    if teacher.model != "file":
+        return
+    if teacher.path is None:
+        yield ("teacher", "path"), "nothing", "the Parquet file of scores or vectors"
+    if teacher.copies > 1:
+        yield ("teacher", "copies"), repr(teacher.copies), "1: a file cannot be trained again"
+    if teacher.train != TrainSettings():
+        yield ("teacher", "train"), "settings of training", "none, for a file is read and not trained"
+    yield from file_teacher_faults(teacher.settings)
+
+
+def file_teacher_faults(given: Mapping[str, Any], place: Place = ("teacher", "settings")) -> Iterator[Fault]:
+    """Faults in the settings of a teacher that is a file, by the signature of what reads it."""
+    from distilrec.teachers import teacher_function
+    from distilrec.teachers.file import FILE_SETTINGS
+
+    types = get_type_hints(teacher_function("file").__init__)
+    for key, value in given.items():
+        fault = list(_typed((*place, key), value, FILE_SETTINGS, types))
+        if not fault and key == "temperature" and not value > 0:
+            fault = [((*place, key), repr(value), "greater than 0")]
+        yield from fault
 
 
 def _cleaning(rules: Mapping[str, Any]) -> Iterator[Fault]:
@@ -208,15 +243,11 @@ def _cleaning(rules: Mapping[str, Any]) -> Iterator[Fault]:
 def _settings(recipe: Recipe) -> Iterator[Fault]:
     """Settings of models against the constructors; this imports torch, so it comes last."""
     from distilrec.models import MODELS, model_settings
-    from distilrec.teachers.file import FILE_SETTINGS
     from distilrec.teachers.text_sasrec import DEFAULTS
 
     student = recipe.student
     text = recipe.teacher.model == "text_sasrec"
     architecture, defaults = ("sasrec", DEFAULTS) if text else (recipe.teacher.model, {})
-    if recipe.teacher.model == "file":
-        for key in recipe.teacher.settings:
-            yield from _name(("teacher", "settings", key), key, FILE_SETTINGS)
     if architecture in MODELS:
         yield from _arguments(("teacher", "settings"), architecture, recipe.teacher.settings, defaults)
     yield from _train(("control", "train"), recipe.control.train, student.train)
@@ -244,12 +275,7 @@ def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Map
     types = get_type_hints(build.__init__)
     sound = True
     for key, value in given.items():
-        fault = list(_name((*place, key), key, known))
-        if not fault:
-            try:
-                TypeAdapter(types[key], config=ConfigDict(strict=True)).validate_python(value)
-            except ValidationError as error:
-                fault = [((*place, key), repr(value), " or ".join(expectation(entry) for entry in error.errors()))]
+        fault = list(_typed((*place, key), value, known, types))
         if not fault and type(value) is int and types[key] is not float and value < 1:
             fault = [((*place, key), repr(value), "at least 1")]
         sound = sound and not fault
@@ -262,6 +288,18 @@ def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Map
             yield place, *_two_lines(error)
         except (TypeError, ValueError, RuntimeError) as error:
             yield place, str(error), f"settings that {model} can be built with"
+
+
+def _typed(place: Place, value: Any, known: Iterable[str], types: Mapping[str, Any]) -> Iterator[Fault]:
+    """A setting that is unknown, or of another type than the signature says."""
+    fault = list(_name(place, place[-1], known))
+    yield from fault
+    if fault:
+        return
+    try:
+        TypeAdapter(types[place[-1]], config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        yield place, repr(value), " or ".join(expectation(entry) for entry in error.errors())
 
 
 def _train(place: Place, given: Mapping[str, Any], base: TrainSettings) -> Iterator[Fault]:

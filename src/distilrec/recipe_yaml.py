@@ -14,6 +14,7 @@ from yaml.constructor import SafeConstructor
 from distilrec.errors import RecipeError, nearest
 from distilrec.files import atomic_file
 from distilrec.recipe import Recipe, expectation, semantic_faults
+from distilrec.training.settings import TrainSettings
 
 __all__ = ["dump_recipe", "load_recipe", "parse_recipe"]
 
@@ -23,7 +24,8 @@ Place = tuple[str, ...]
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Recipe:
     """Read a recipe file, apply `--set section.key=value` overrides and `--data`, and check all of it.
 
-    Relative data paths count from the recipe's own folder.
+    Relative paths in the file count from the recipe's own folder; with `data`, its item and user tables count from
+    there instead. Paths in overrides count from the working directory.
 
     Raises:
         RecipeError: every fault, each with its line, what was seen, what was expected and the nearest valid name.
@@ -47,10 +49,12 @@ def parse_recipe(
     document = _read(text, name, lines, faults)
     if not isinstance(document, dict):
         raise RecipeError(f"{name}: a recipe is a mapping of sections, this is a {type(document).__name__}")
+    if folder is not None:
+        _resolve(document, folder, None if data is None else Path(data))
     for override in overrides:
         _override(document, override, lines, faults)
     if folder is not None:
-        _resolve(document, folder)
+        _resolve(document, Path.cwd())  # what was typed counts from where it was typed
     if data is not None:
         _replace_data(document, data)
     recipe, found = _validate(document, lines)
@@ -155,13 +159,14 @@ def _override(document: dict[str, Any], override: str, lines: dict[Place, str], 
     lines[place] = f"--set {override}"
 
 
-def _resolve(document: dict[str, Any], folder: Path) -> None:
-    """Relative paths count from the recipe's folder."""
-    for section, keys in (("data", ("path", "items", "users")), ("teacher", ("path",))):
+def _resolve(document: dict[str, Any], folder: Path, data: Path | None = None) -> None:
+    """Relative paths count from the recipe's folder; the tables beside a log given by `data` from where that is."""
+    beside = folder if data is None else data if data.is_dir() else data.parent
+    for section, keys in (("data", {"path": folder, "items": beside, "users": beside}), ("teacher", {"path": folder})):
         values: Any = document.get(section)
-        for key in keys if isinstance(values, dict) else ():
+        for key, base in keys.items() if isinstance(values, dict) else ():
             if isinstance(values.get(key), str):
-                values[key] = str((folder / Path(values[key]).expanduser()).resolve())
+                values[key] = str((base / Path(values[key]).expanduser()).resolve())
 
 
 def _replace_data(document: dict[str, Any], data: str | Path) -> None:
@@ -195,7 +200,7 @@ def _faults_of(error: ValidationError, document: dict[str, Any]) -> dict[Place, 
         place = tuple(str(part) for part in entry["loc"])
         if entry["type"] == "extra_forbidden":
             known = _fields(place[:-1])
-            found[place] = (f"unknown key{nearest(place[-1], known)}", ", ".join(known))
+            found[place] = (f"unknown key{_elsewhere(place) or nearest(place[-1], known)}", ", ".join(known))
         elif entry["type"] == "missing":
             found[place] = ("is missing", "a value")
         else:
@@ -204,6 +209,18 @@ def _faults_of(error: ValidationError, document: dict[str, Any]) -> dict[Place, 
             expected = expectation(entry) if before is None else f"{before[1]} or {expectation(entry)}"
             found[place] = (repr(_at(document, place)), expected)
     return found
+
+
+def _elsewhere(place: Place) -> str:
+    """Where a setting belongs that was written into the section of a model itself."""
+    from distilrec.models import MODELS, model_settings  # in the face of a fault only: this loads torch
+
+    if len(place) != 2 or place[0] not in ("teacher", "student", "control"):
+        return ""
+    if place[1] in TrainSettings.model_fields:
+        return f", did you mean '{place[0]}.train.{place[1]}'?"
+    known = any(place[1] in model_settings(model) for model in MODELS)
+    return f", did you mean '{place[0]}.settings.{place[1]}'?" if known else ""
 
 
 def _depth(document: Any, place: Place) -> int:
