@@ -179,7 +179,12 @@ def test_a_killed_command_says_that_it_goes_on(recipe: Path, monkeypatch: pytest
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(pipeline, "run_stage", stop)
-    code, _, error = call("prepare", recipe)
+    # tests that run in the background of a shell inherit a signal that is ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, _, error = call("prepare", recipe)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert "the same command goes on from here" in error
 
