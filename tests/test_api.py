@@ -81,3 +81,38 @@ def test_a_model_alone_needs_its_split(split: Split, tmp_path: Path) -> None:
     teacher = dr.teach("sasrec", split, dim=8, layers=1, **TRAINING)
     with pytest.raises(DataError, match="the split it was trained on"):
         dr.export(teacher, tmp_path / "x.bundle")
+
+
+@pytest.fixture(scope="module")
+def content(split: Split) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(split.n_items, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("use", ["add", "only"])
+def test_a_student_that_keeps_item_content_is_given_it_and_its_control_too(
+    split: Split, content: np.ndarray, tmp_path: Path, use: str
+) -> None:
+    teacher = dr.teach("mf", split, dim=8, **TRAINING)
+    knowledge = dr.extract(teacher, split, top_k=10, folder=tmp_path / "store", content=content)
+    made = dr.distill("mf", split, knowledge, start="none", dim=4, content_use=use, scratch=True, **TRAINING)
+    assert made.control is not None and made.scratch is not None
+    for trained in (made.model, made.control):
+        np.testing.assert_array_equal(trained.model.table.content.numpy(), content)
+    assert made.scratch.model.table.content is None
+    with pytest.raises(RecipeError, match="start 'none'"):
+        dr.distill("mf", split, knowledge, start="teacher", dim=4, content_use=use, **TRAINING)
+
+
+def test_a_student_cannot_keep_content_that_is_not_there(split: Split, tmp_path: Path) -> None:
+    knowledge = dr.extract(dr.teach("mf", split, dim=8, **TRAINING), split, top_k=10, folder=tmp_path / "store")
+    with pytest.raises(KnowledgeError, match="item content"):
+        dr.distill("mf", split, knowledge, start="none", dim=4, content_use="add", **TRAINING)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ({"temprature": 1.0}, "did you mean 'temperature'"), ({"temperature": "warm"}, "temperature: 'warm'"),
+    ({"temperature": 0.0}, "greater than 0"), ({"name": 3}, "name: 3"),
+])
+def test_settings_of_a_file_teacher_are_checked(split: Split, tmp_path: Path, setting: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        dr.teach("file", split, path=tmp_path / "scores.parquet", **setting)

@@ -74,7 +74,7 @@ def item_content(split: Split, encoder: str, *, cache: str | Path | None = None)
 
 
 def teach(
-    name: str, split: Split, *, encoder: str | None = None, content: np.ndarray | None = None,
+    name: str, /, split: Split, *, encoder: str | None = None, content: np.ndarray | None = None,
     path: str | Path | None = None, seed: int = 0, folder: str | Path | None = None, metric: str = "ndcg@10",
     seen: str = "drop", **settings: Any,
 ) -> Ranker:
