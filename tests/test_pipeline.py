@@ -105,7 +105,28 @@ def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     pipeline.run(recipe_of(), finished, say=said.append)
     after = {p: p.stat().st_mtime_ns for p in before if p.name != "recipe.yaml"}
     assert after == {p: t for p, t in before.items() if p.name != "recipe.yaml"}
-    assert sum("nothing to do" in line for line in said) >= 2
+    for stage in ("prepare", "teach", "extract", "distill", "export", "evaluate"):
+        assert any(line.startswith(f"{stage}: nothing to do") for line in said), stage
+
+
+def test_a_damaged_bundle_is_exported_again(finished: Path) -> None:
+    split, said = load_split(finished / "data"), []
+    (finished / "bundle" / "config.json").write_text("{}")
+    pipeline.stage_export(recipe_of(), finished, split, say=said.append)
+    assert not any("nothing to do" in line for line in said)
+    pipeline.stage_evaluate(recipe_of(), finished, split, say=said.append)
+    assert load(finished / "bundle").config["seen"] == "drop"
+    assert (finished / "bundle" / "metrics.json").exists()
+
+
+def test_export_before_distill_says_so(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeError, match="run `distilrec distill` first"):
+        pipeline.stage_export(recipe_of(), tmp_path, load_split(finished / "data"), say=lambda line: None)
+
+
+def test_another_metric_after_the_run_does_not_stop_the_export(finished: Path) -> None:
+    other = recipe_of("evaluate.metric=recall@10")
+    pipeline.stage_export(other, finished, load_split(finished / "data"), say=lambda line: None)
 
 
 def test_the_seal_survives_a_second_run_and_is_mended_when_it_was_lost(finished: Path) -> None:
@@ -148,7 +169,7 @@ def test_knowledge_of_other_data_is_refused(finished: Path, tmp_path: Path) -> N
 
 def test_a_recipe_without_data_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="names no data"):
-        pipeline.run(parse_recipe("name: nothing"), tmp_path, say=lambda line: None)
+        pipeline.run(parse_recipe("name: nothing\nteacher: {model: sasrec}"), tmp_path, say=lambda line: None)
 
 
 def test_tuning_gives_both_the_same_number_of_trials(tmp_path: Path) -> None:

@@ -14,26 +14,27 @@ stopped when the same command is given again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distilrec import __version__, api
-from distilrec.bundle.config import seal
+from distilrec.bundle.config import is_whole, seal
 from distilrec.bundle.runtime import load
 from distilrec.data import load_split, prepare, save_split, simulate_shop
 from distilrec.errors import DataError, KnowledgeError, problem
 from distilrec.evaluation.card import render_card
 from distilrec.evaluation.contest import Contestant, Report, contest
 from distilrec.evaluation.report import read_report
-from distilrec.files import atomic_folder, digest_file, digest_json, read_json, write_json
+from distilrec.files import atomic_folder, digest_file, digest_json, read_json, recover, write_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
 from distilrec.recipe import Recipe
@@ -72,6 +73,7 @@ def stage_prepare(recipe: Recipe, out: Path, *, say: Say = print) -> Split:
     folder, mark = out / "data", out / "data" / "manifest.json"
     identity = digest_json([recipe.data.model_dump(mode="json"), recipe.split, _inputs(recipe)])
     stamp = out / "data.json"
+    recover(folder)
     if mark.exists() and stamp.exists() and read_json(stamp)["identity"] == identity:
         split = load_split(folder)
         say(f"prepare: nothing to do, {_describe(split)} in {folder}")
@@ -89,7 +91,8 @@ def stage_prepare(recipe: Recipe, out: Path, *, say: Say = print) -> Split:
 
 def stage_teach(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> list[Ranker]:
     """Train (or adopt) one teacher for each seed."""
-    teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
+    with _idle("teach", out / "teachers", say):
+        teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
     for seed, teacher in zip(recipe.seeds, teachers, strict=True):
         say(f"teach: seed {seed}: {teacher.name}, {teacher.parameters:,} parameters{_validation(teacher)}")
     return teachers
@@ -98,45 +101,61 @@ def stage_teach(recipe: Recipe, out: Path, split: Split, *, say: Say = print) ->
 def stage_extract(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> list[KnowledgeStore]:
     """Write down what each teacher knows."""
     stores = []
-    for seed in recipe.seeds:
-        teacher = teacher_of(recipe, out, split, seed)
-        store = api.extract(teacher, split, top_k=recipe.knowledge.top_k, folder=out / "knowledge" / f"seed-{seed}",
-                            content=content_of(recipe, split), temperature=recipe.knowledge.temperature)
+    with _idle("extract", out / "knowledge", say):
+        for seed in recipe.seeds:
+            teacher, folder = teacher_of(recipe, out, split, seed), out / "knowledge" / f"seed-{seed}"
+            stores.append(api.extract(teacher, split, top_k=recipe.knowledge.top_k, folder=folder,
+                                      content=content_of(recipe, split), temperature=recipe.knowledge.temperature))
+    for store in stores:
         size = sum(entry["bytes"] for entry in store.manifest["signals"].values())
-        say(f"extract: seed {seed}: {size / 1e6:.1f} MB -> {store.folder}")
-        stores.append(store)
+        say(f"extract: {store.folder.name}: {size / 1e6:.1f} MB -> {store.folder}")
     return stores
 
 
 def stage_distill(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> list[api.Student]:
     """Train student and control for each seed, on settings that both chose by validation in equally many trials."""
-    chosen = _tune(recipe, out, split, say)
     students = []
-    for seed in recipe.seeds:
-        student = _distill(recipe, out / "students" / f"seed-{seed}", out, split, seed, *chosen)
-        say(f"distill: seed {seed}: student{_validation(student.model)}; control{_validation(student.control)}")
-        students.append(student)
+    with _idle("distill", out / "students", say):
+        chosen = _tune(recipe, out, split, say)
+        for seed in recipe.seeds:
+            student = _distill(recipe, out / "students" / f"seed-{seed}", out, split, seed, *chosen)
+            say(f"distill: seed {seed}: student{_validation(student.model)}; control{_validation(student.control)}")
+            students.append(student)
     return students
+
+
+@contextlib.contextmanager
+def _idle(stage: str, folder: Path, say: Say) -> Iterator[None]:
+    """Say so when a stage wrote no model and no store: it found all of them finished."""
+    before = _written(folder)
+    yield
+    if _written(folder) == before:
+        say(f"{stage}: nothing to do")
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for name in ("model.json", "manifest.json") for p in folder.rglob(name)}
 
 
 def stage_export(recipe: Recipe, out: Path, split: Split, *, say: Say = print) -> Path:
     """Bundles of every student and control; the student that validated best is copied to OUT/bundle."""
-    best, best_value = None, -np.inf
+    best, best_value, idle = out, -np.inf, True
     for seed in recipe.seeds:
         folder = out / "students" / f"seed-{seed}"
         for role in ROLES:
+            recover(folder / role)
             if (folder / role / "model.json").exists():
-                _export(Trained.load(folder / role, split), folder / f"{role}.bundle", split, recipe)
-        described = read_json(out / "students" / f"seed-{seed}" / "student" / "model.json")
-        value = next(iter(described["training"]["valid"].values()))  # the metric it was selected by
-        if value > best_value:
-            best, best_value = out / "students" / f"seed-{seed}" / "student.bundle", value
-    if best is None:
-        raise KnowledgeError(problem(f"{out} holds no trained student", do="run `distilrec distill` first"))
+                idle &= _export(Trained.load(folder / role, split), folder / f"{role}.bundle", split, recipe)
+        if not (folder / "student" / "model.json").exists():
+            raise KnowledgeError(problem(f"{folder} holds no trained student", do="run `distilrec distill` first"))
+        (value,) = read_json(folder / "student" / "model.json")["training"]["valid"].values()  # what selected it
+        if best == out or value > best_value:
+            best, best_value = folder / "student.bundle", value
     stamp, made = out / "bundle.json", read_json(best.with_suffix(".json"))
-    if (out / "bundle").exists() and stamp.exists() and read_json(stamp) == made:
-        say(f"export: nothing to do, {best.parent.name} is in {out / 'bundle'}")
+    if stamp.exists() and read_json(stamp) == made and is_whole(out / "bundle"):
+        say(f"export: {'nothing to do, ' if idle else ''}{best.parent.name} is in {out / 'bundle'}")
         return out / "bundle"
+    stamp.unlink(missing_ok=True)  # of what is replaced now
     with atomic_folder(out / "bundle") as temporary:
         shutil.copytree(best, temporary, dirs_exist_ok=True)
     write_json(stamp, made)
@@ -195,9 +214,8 @@ def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
 def prepare_split(recipe: Recipe, out: Path) -> Split:
     """The split that a recipe describes, from its files or from the simulated shop."""
     data = recipe.data
-    source: Any = data.path
+    source: Any = data.path if data.shop is None else out / "shop"
     if data.shop is not None:
-        source = out / "shop"
         simulate_shop(**data.shop.model_dump()).write(source)
     if source is None:
         raise DataError(problem("the recipe names no data", "a file or a folder",
@@ -264,13 +282,13 @@ def _distill(
 ) -> api.Student:
     """Student and control of one seed, with the settings that tuning chose."""
     section = recipe.student
-    settings = {**section.settings, **_training(section.train, recipe, seed)}
     store = KnowledgeStore(out / "knowledge" / f"seed-{seed}", split)
     control = {**recipe.control.settings, **recipe.control.train, **of_control}
     return api.distill(
         section.model, split, store, losses=section.losses, start=section.start, content=content_of(recipe, split),
         control_settings=control, control_losses=recipe.control.losses, folder=folder, scratch=recipe.control.scratch,
-        metric=recipe.evaluate.metric, seen=recipe.evaluate.seen, **{**settings, **own},
+        metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
+        **{**section.settings, **_training(section.train, recipe, seed), **own},
     )
 
 
@@ -292,16 +310,18 @@ def _tune(recipe: Recipe, out: Path, split: Split, say: Say) -> tuple[dict[str, 
     return best["student"][1], best["control"][1]
 
 
-def _export(trained: Trained, folder: Path, split: Split, recipe: Recipe) -> None:
-    """Write a bundle, unless the one there was made from these very weights."""
+def _export(trained: Trained, folder: Path, split: Split, recipe: Recipe) -> bool:
+    """Write a bundle, unless the one there was made from these very weights; returns whether it was."""
     stamp, made = folder.with_suffix(".json"), {"weights": trained.digest, "seen": recipe.evaluate.seen}
-    if folder.exists() and stamp.exists() and read_json(stamp) == made:
-        return
+    if stamp.exists() and read_json(stamp) == made and is_whole(folder):
+        return True
+    stamp.unlink(missing_ok=True)
     card = (f"# {recipe.name}: {trained.name}\n\n{trained.parameters:,} parameters, {trained.architecture}, validated "
             f"{trained.training['valid']}.\n"
             f"Made by distilrec {__version__} from data set {split.dataset.digest[:12]}.\n")
     api.export(trained, folder, split, card=card, seen=recipe.evaluate.seen)
     write_json(stamp, made)
+    return False
 
 
 def _inputs(recipe: Recipe) -> list[str]:

@@ -23,7 +23,9 @@ from typing import Any
 from distilrec.errors import BundleError, problem
 from distilrec.files import atomic_folder, digest_file, digest_json, read_json, recover
 
-__all__ = ["GRAPH", "SCHEMA", "bundle_digest", "library_version", "read_config", "seal", "verify", "write_bundle"]
+__all__ = [
+    "GRAPH", "SCHEMA", "bundle_digest", "is_whole", "library_version", "read_config", "seal", "verify", "write_bundle",
+]
 
 SCHEMA = 1
 GRAPH = "model.onnx"
@@ -96,6 +98,14 @@ def verify(path: str | Path) -> dict[str, str]:
                 f"{path / name} has changed since the export (SHA-256 {seen[:12]}...)", f"{expected[:12]}...", _AGAIN,
             ))
     return digests
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether there is a bundle whose every file is present and unchanged."""
+    try:
+        return bool(verify(path))
+    except BundleError:
+        return False
 
 
 def bundle_digest(path: str | Path) -> str:
