@@ -169,9 +169,20 @@ def test_prepare_says_what_it_did_and_what_comes_next(recipe: Path, tmp_path: Pa
     assert "50 items" in text
     assert f"next: distilrec teach {recipe} --out {out}" in text
     assert "nothing to do" in call("prepare", recipe, "--out", out)[1]
+    chosen = ["--set", "data.shop.seed=1", "--set", "tune={student: [], control: []}", "--threads", "1"]
+    text = call("prepare", recipe, "--out", out, *chosen)[1]
+    assert (f"next: distilrec teach {recipe} --out {out} --threads 1 --set data.shop.seed=1 "
+            "--set 'tune={student: [], control: []}'") in text
     code, text, _ = call("inspect", out / "data")
     assert code == 0
     assert "leave-last-out" in text
+
+
+def test_what_comes_next_keeps_the_data(recipe: Path, log: Path, tmp_path: Path) -> None:
+    columns = "data.columns={user_id: user, item_id: sku, timestamp: when}"
+    code, text, error = call("prepare", recipe, "--data", log, "--out", tmp_path / "out", "--set", columns)
+    assert code == 0, error
+    assert f"next: distilrec teach {recipe} --data {log} --out {tmp_path / 'out'} --set '{columns}'" in text
 
 
 def test_a_killed_command_says_that_it_goes_on(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,7 +122,10 @@ def _stage_command(stage: str) -> Callable[..., None]:
         pipeline.run_stage(stage, loaded, folder, say=typer.echo)
         order = list(_STAGES)
         if stage != order[-1]:
-            typer.echo(f"next: distilrec {order[order.index(stage) + 1]} {recipe} --out {folder}")
+            given: list[tuple[str, object]] = [("--data", data), ("--out", folder), ("--device", device),
+                                               ("--threads", threads), *(("--set", one) for one in settings or [])]
+            words = [recipe, *(str(word) for pair in given if pair[1] is not None for word in pair)]
+            typer.echo(f"next: distilrec {order[order.index(stage) + 1]} {shlex.join(words)}")
 
     return command
 
@@ -258,6 +262,9 @@ def _recipe(
 
 
 def _bundle_folder(path: Path) -> Path:
+    from distilrec.files import recover
+
+    recover(path / "bundle")
     return path / "bundle" if (path / "bundle" / "config.json").is_file() else path
 
 

@@ -14,13 +14,11 @@ from distilrec.cli_views import pairs, print_plan
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.schema import read_report
 from distilrec.evaluation.terminal import print_report
-from distilrec.evaluation.words import human_bytes, human_metric
+from distilrec.evaluation.words import headline, human_bytes, human_count, human_metric
 from distilrec.files import read_json
+from distilrec.recipe import Recipe
 
 __all__ = ["print_anything", "print_comparison"]
-
-_STAGES = {"prepare": "data", "teach": "teachers", "extract": "knowledge", "distill": "students", "export": "bundle",
-           "evaluate": "report.json"}
 
 
 def print_anything(path: Path, console: Console | None = None) -> None:
@@ -67,27 +65,24 @@ def print_comparison(a: Path, b: Path, console: Console | None = None) -> None:
         console.print(f"[yellow]The protocols differ in {', '.join(differing)}.[/]")
     table = Table(title=f"{human_metric(metric)}, test", title_justify="left")
     table.add_column("model")
-    for name in (f"A: {a}", f"B: {b}", "B - A", "params A", "params B", "verdict A", "verdict B"):
-        table.add_column(escape(name), justify="right", overflow="fold")
+    for name in ("A", "B", "B - A", "params A", "params B"):
+        table.add_column(name, justify="right", no_wrap=True)
     models = [{model["name"]: model for model in report["models"]} for report in (first, second)]
     for name in dict.fromkeys([*models[0], *models[1]]):
         one, other = (side.get(name) for side in models)
         values = [_mean(model, metric) for model in (one, other)]
         change = "–" if None in values else f"{values[1] - values[0]:+.4f}"  # type: ignore[operator]
         table.add_row(escape(name), *("–" if value is None else f"{value:.4f}" for value in values), change,
-                      *(_shown(model, "parameters") for model in (one, other)),
-                      *(_shown(model, "verdict") for model in (one, other)))
+                      *("–" if model is None else human_count(model["parameters"]) for model in (one, other)))
+    for letter, path, report in (("A", a, first), ("B", b, second)):
+        console.print(f"{letter}: {escape(str(path))}", soft_wrap=True)
+        console.print(f"   {headline(report)}")
     console.print(table)
     console.print("Differences between runs carry no interval: a paired test needs both models in one run.")
 
 
 def _mean(model: dict[str, Any] | None, metric: str) -> float | None:
     return None if model is None or metric not in model["metrics"]["test"] else model["metrics"]["test"][metric]["mean"]
-
-
-def _shown(model: dict[str, Any] | None, key: str) -> str:
-    value = None if model is None else model[key]
-    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _report_file(path: Path) -> Path:
@@ -164,10 +159,34 @@ def _run(path: Path, console: Console) -> None:
 
     recipe = load_recipe(path / "recipe.yaml")
     print_plan(recipe, path, console)
-    done = {stage: "begun or done" if (path / place).exists() else "not yet" for stage, place in _STAGES.items()}
-    console.print(pairs("Stages", done))
+    console.print(pairs("Stages", _stages(recipe, path)))
     if (path / "report.json").is_file():
         print_report(read_report(path / "report.json"), console=console)
+
+
+def _stages(recipe: Recipe, out: Path) -> dict[str, str]:
+    """Which stages are done, by the files that each of them writes last."""
+    teacher, students = recipe.teacher, out / "students"
+    places = [out / "teachers" / f"seed-{seed}" for seed in recipe.seeds if teacher.model != "file"]
+    if teacher.copies > 1:
+        places = [place / f"member-{i}" for place in places for i in range(teacher.copies)]
+    pairs_of = [students / f"seed-{seed}" / role for seed in recipe.seeds for role in ("student", "control")]
+    marks = {
+        "prepare": [out / "data" / "manifest.json", out / "data.json"],
+        "teach": [place / "model.json" for place in places],
+        "extract": [out / "knowledge" / f"seed-{seed}" / "manifest.json" for seed in recipe.seeds],
+        "distill": [place / "model.json" for place in pairs_of],
+        "export": [*(place.with_name(f"{place.name}.json") for place in pairs_of), out / "bundle" / "digests.json"],
+        "evaluate": [out / "report.json", out / "bundle" / "metrics.json"],
+    }
+    shown = {}
+    for stage, files in marks.items():
+        there = sum(file.is_file() for file in files)
+        part = f"begun, {there} of {len(files)} parts are there" if there else "not yet"
+        shown[stage] = "done" if there == len(files) else part
+    if not places:
+        shown["teach"] = "nothing to do, the teacher is a file"
+    return shown
 
 
 def _recipe(path: Path, console: Console) -> None:

@@ -1,0 +1,103 @@
+"""What `inspect` says of a run, and two runs side by side in a narrow terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from distilrec.cli_inspect import print_anything, print_comparison
+from distilrec.evaluation.report import ModelResult, build_report, write_report
+from distilrec.recipe_yaml import dump_recipe, parse_recipe
+
+RECIPE = """
+name: tiny
+data: {shop: {users: 60, items: 50}}
+teacher: {model: mf, copies: 2}
+student: {model: mf}
+seeds: [0, 1]
+"""
+
+
+def report_at(path: Path, lead: float) -> Path:
+    rng = np.random.default_rng(0)
+    luck = rng.random((1, 50))
+
+    def model(name: str, role: str, rate: float, parameters: int) -> ModelResult:
+        return ModelResult(name, role, {"ndcg@10": (luck < rate) * 1.0}, parameters, valid={"ndcg@10": [rate]})
+
+    report = build_report(
+        task="rank", recipe="tiny", metric="ndcg@10", lineage={}, resamples=200,
+        dataset={"name": "tiny", "digest": "ab", "users": 50, "items": 9, "interactions": 99},
+        protocol={"split": "given", "candidates": "full", "selection": "validation", "seeds": [0], "k": [10],
+                  "seen": "drop"},
+        models=[model("teacher", "teacher", 0.9, 123_456_789), model("student", "student", 0.4 + lead, 1_234_567),
+                model("control", "control", 0.4, 1_234_567), model("control-scratch", "control", 0.3, 1_234_567),
+                model("popularity", "baseline", 0.1, 9)],
+    )
+    path.parent.mkdir(parents=True)
+    write_report(report, path)
+    return path
+
+
+def shown(show: object, *arguments: object, width: int = 80) -> str:
+    stream = io.StringIO()
+    show(*arguments, Console(file=stream, width=width))  # type: ignore[operator]
+    return stream.getvalue()
+
+
+def test_two_runs_side_by_side_break_no_word_at_80_columns(tmp_path: Path) -> None:
+    a, b = report_at(tmp_path / "first" / "report.json", 0.3), report_at(tmp_path / "second" / "report.json", -0.3)
+    text = shown(print_comparison, a, b)
+    for whole in ("control-scratch", "popularity", "params A", "params B", "B - A", "123.46 M", "Do not distill",
+                  str(a), str(b)):
+        assert whole in text, whole
+    assert all(len(line) <= 80 for line in text.splitlines() if str(tmp_path) not in line)
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    dump_recipe(parse_recipe(RECIPE), tmp_path / "recipe.yaml")
+    return tmp_path
+
+
+def stages(out: Path) -> dict[str, str]:
+    body = shown(print_anything, out, width=100).split("Stages ")[1]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in body.splitlines() if line.startswith("│")]
+    return {row[0]: row[1] for row in rows}
+
+
+def test_a_run_says_of_every_stage_how_far_it_is(out: Path) -> None:
+    assert set(stages(out).values()) == {"not yet"}
+    touch(out / "data" / "manifest.json", out / "data.json")
+    # a checkpoint is not a teacher
+    touch(*(out / "teachers" / f"seed-0/member-{i}/model.json" for i in (0, 1)),
+          out / "teachers/seed-1/member-0/checkpoint.safetensors")
+    found = stages(out)
+    assert found["prepare"] == "done"
+    assert found["teach"] == "begun, 2 of 4 parts are there"
+    assert found["extract"] == "not yet"
+    touch(*(out / f"teachers/seed-1/member-{i}/model.json" for i in (0, 1)))
+    touch(*(out / f"knowledge/seed-{s}/manifest.json" for s in (0, 1)))
+    for role in ("student", "control"):
+        touch(*(out / f"students/seed-{s}/{role}/model.json" for s in (0, 1)))
+        touch(*(out / f"students/seed-{s}/{role}.json" for s in (0, 1)))
+    found = stages(out)
+    assert [found[stage] for stage in ("teach", "extract", "distill")] == ["done"] * 3
+    assert found["export"] == "begun, 4 of 5 parts are there"
+    assert found["evaluate"] == "not yet"
+
+
+def test_a_teacher_that_is_a_file_is_never_missing(out: Path) -> None:
+    text = RECIPE.replace("{model: mf, copies: 2}", "{model: file, path: scores.parquet}")
+    dump_recipe(parse_recipe(text), out / "recipe.yaml")
+    assert stages(out)["teach"] == "nothing to do, the teacher is a file"
