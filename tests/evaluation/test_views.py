@@ -193,3 +193,15 @@ def test_page_is_written(make_report, tmp_path: Path) -> None:
     path = write_html(make_report(), tmp_path / "report" / "report.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert path.stat().st_size < 200_000
+
+
+def test_a_baseline_above_the_student_is_not_passed_over(make_report, make_models) -> None:
+    assert not any("needs no training" in one for one in words.verdict_sentences(make_report()))
+    models = make_models()
+    strong = dataclasses.replace(models[3], test={**models[3].test, "ndcg@10": models[0].test["ndcg@10"]})
+    weak = dataclasses.replace(models[3], name="weak")
+    report = make_report([*models[:3], weak, strong])
+    student, best = (words.mean_of(words.model_named(report, name), "ndcg@10") for name in ("small", "popular"))
+    expected = f"But popular, which needs no training, is better than the student: {best:.4f} against {student:.4f}."
+    assert words.verdict_sentences(report)[-1] == expected
+    assert "But popular" in render_card(report)
