@@ -64,6 +64,16 @@ def test_a_start_that_the_store_cannot_give_is_refused(split: Split, tmp_path: P
     assert student.control is None
 
 
+def test_a_control_starts_from_the_vectors_that_an_outside_teacher_brought(split: Split, tmp_path: Path) -> None:
+    path, rng = tmp_path / "vectors.parquet", np.random.default_rng(0)
+    vectors = rng.normal(size=(split.n_items, 12)).astype(np.float32)
+    pl.DataFrame({"item_id": list(split.dataset.item_keys), "vector": vectors.tolist()}).write_parquet(path)
+    knowledge = dr.extract(dr.teach("file", split, path=path), split, folder=tmp_path / "store")
+    content = knowledge.vectors("content")
+    assert content is not None
+    np.testing.assert_allclose(content, vectors)
+
+
 def test_no_control_is_cut_short_and_the_bare_one_has_no_content(split: Split, tmp_path: Path) -> None:
     teacher = dr.teach("sasrec", split, dim=8, layers=1, **TRAINING)
     content = np.random.default_rng(0).normal(size=(split.n_items, 12)).astype(np.float32)

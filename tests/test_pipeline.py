@@ -172,6 +172,21 @@ def test_a_recipe_without_data_says_so(tmp_path: Path) -> None:
         pipeline.run(parse_recipe("name: nothing\nteacher: {model: sasrec}"), tmp_path, say=lambda line: None)
 
 
+def test_new_weights_are_not_reported_with_old_bundles(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    changed, split = recipe_of("student.settings.dropout=0.3"), load_split(tmp_path / "run" / "data")
+    pipeline.stage_distill(changed, tmp_path / "run", split, say=lambda line: None)
+    with pytest.raises(KnowledgeError, match="run `distilrec export` first"):
+        pipeline.stage_evaluate(changed, tmp_path / "run", split, say=lambda line: None)
+
+
+def test_changed_data_in_the_same_folder_are_made_anew(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    other = recipe_of("data.shop.seed=4", "seeds=[0]", "teacher.train.epochs=1", "student.train.epochs=1")
+    report = pipeline.run(other, tmp_path / "run", say=lambda line: None)
+    assert report["dataset"]["digest"] != read_report(finished / "report.json")["dataset"]["digest"]
+
+
 def test_tuning_gives_both_the_same_number_of_trials(tmp_path: Path) -> None:
     tuned = recipe_of(
         "tune={student: [{dropout: 0.1}, {dropout: 0.4}], control: [{dropout: 0.1}, {weight_decay: 0.1}]}",
@@ -187,6 +202,8 @@ def test_tuning_gives_both_the_same_number_of_trials(tmp_path: Path) -> None:
     ]
     assert chosen["student"]["valid"] == max(trials[0]["ndcg@10"], trials[2]["ndcg@10"])
     assert chosen["control"]["valid"] == max(trials[1]["ndcg@10"], trials[3]["ndcg@10"])
+    final = json.loads((tmp_path / "students" / "seed-0" / "control" / "model.json").read_text())["training"]
+    assert final["valid"]["ndcg@10"] == chosen["control"]["valid"], "the control that won is the one that is trained"
 
 
 @pytest.mark.req("A4")

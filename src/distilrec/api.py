@@ -91,7 +91,7 @@ def teach(
 
     >>> teacher = teach("text_sasrec", split, encoder="all-MiniLM-L6-v2", dim=128)  # doctest: +SKIP
     """
-    known = {**MODELS, **TEACHERS}
+    known = [one for one in {**MODELS, **TEACHERS} if one != "ensemble"]  # several of these make one: teachers.ensemble
     if name not in known:
         raise RecipeError(problem(f"teacher {name!r} is unknown{nearest(name, known)}", ", ".join(known)))
     if name == "file":
@@ -131,7 +131,7 @@ def distill(
     name: str, split: Split, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
     start: str = "teacher", content: np.ndarray | None = None, control: bool = True,
     control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
-    scratch: bool = False,
+    scratch: bool = False, student_settings: Mapping[str, Any] | None = None,
     seed: int = 0, folder: str | Path | None = None, metric: str = "ndcg@10", seen: str = "drop", **settings: Any,
 ) -> Student:
     """Train a student on knowledge and labels, and its control on labels alone.
@@ -145,6 +145,8 @@ def distill(
             student with the setting `content_use` "add" or "only" needs: it is given `content` itself.
         content: item vectors [I, C]; by default those kept in the store.
         control_settings: settings that differ for the control, for instance its own tuned dropout.
+        student_settings: settings that differ for the student, for instance those of its best trial. What shapes the
+            model (width, layers, ...) holds for the control too; dropout and training settings do not.
         control_losses: the plain losses of the control; {"cross_entropy": 1.0} by default.
         scratch: also train the control without any item content, for comparison with publications.
         settings: of the model or of training, as in `teach`.
@@ -158,7 +160,7 @@ def distill(
     if content is None:
         content = knowledge.vectors("content")
     target = None if folder is None else Path(folder)
-    model, training = divide(name, settings, seed=seed)
+    model, training = divide(name, {**settings, **(student_settings or {})}, seed=seed)
     beginning = {"teacher": knowledge.vectors("item_vectors"), "text": content, "none": None}[start]
     if start != "none" and beginning is None:
         kind = "item vectors of the teacher" if start == "teacher" else "item content"
@@ -171,7 +173,8 @@ def distill(
     if not control:
         return Student(student, None, split)
     steps = int(student.training["steps"])
-    own, own_training = divide(name, {**settings, **(control_settings or {})}, seed=seed)
+    shape = {k: v for k, v in (student_settings or {}).items() if k in model_settings(name) and k != "dropout"}
+    own, own_training = divide(name, {**settings, **shape, **(control_settings or {})}, seed=seed)
     own_training = _at_least(own_training, steps, split, own, name)
     plain = dict(control_losses or {"cross_entropy": 1.0})
 
@@ -269,7 +272,9 @@ def evaluate(
     if scratch is not None:
         contestants.append(Contestant("control-scratch", "control", [scratch], **trained_facts([scratch])))
     contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in baselines]
-    return contest(contestants, split, metric=metric, k=k, seen=seen, candidates=candidates)
+    model = whole.model if isinstance(whole, Student) else student
+    seed = getattr(model, "training", {}).get("settings", {}).get("seed", 0)
+    return contest(contestants, split, metric=metric, k=k, seen=seen, candidates=candidates, seeds=[seed])
 
 
 def fit_baseline(name: str, split: Split) -> Ranker:

@@ -34,11 +34,12 @@ from distilrec.errors import DataError, KnowledgeError, problem
 from distilrec.evaluation.card import render_card
 from distilrec.evaluation.contest import Contestant, Report, contest
 from distilrec.evaluation.report import read_report
-from distilrec.files import atomic_folder, digest_file, digest_json, read_json, recover, write_json
+from distilrec.files import atomic_folder, digest_json, read_json, recover, write_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import dump_recipe
+from distilrec.runfolder import cache_folder, describe, inputs, validation
 from distilrec.teachers.ensemble import Ensemble
 from distilrec.training.settings import TrainSettings
 from distilrec.types import Ranker, Split
@@ -71,18 +72,19 @@ def run_stage(name: str, recipe: Recipe, out: Path, *, say: Say = print) -> Any:
 def stage_prepare(recipe: Recipe, out: Path, *, say: Say = print) -> Split:
     """Read, clean, split; or open what an earlier run left, if neither recipe nor files changed."""
     folder, mark = out / "data", out / "data" / "manifest.json"
-    identity = digest_json([recipe.data.model_dump(mode="json"), recipe.split, _inputs(recipe)])
+    identity = digest_json([recipe.data.model_dump(mode="json"), recipe.split, inputs(recipe)])
     stamp = out / "data.json"
     recover(folder)
     if mark.exists() and stamp.exists() and read_json(stamp)["identity"] == identity:
         split = load_split(folder)
-        say(f"prepare: nothing to do, {_describe(split)} in {folder}")
+        say(f"prepare: nothing to do, {describe(split)} in {folder}")
         return split
     split = prepare_split(recipe, out)
+    stamp.unlink(missing_ok=True)  # or a kill before the next line leaves the stamp of other data
     save_split(split, folder)
     write_json(stamp, {"identity": identity, "split": split.digest})
     dropped = {**split.dataset.counts, **split.counts}
-    say(f"prepare: {_describe(split)} -> {folder}")
+    say(f"prepare: {describe(split)} -> {folder}")
     for reason, count in dropped.items():
         if count:
             say(f"  {reason}: {count:,}")
@@ -94,7 +96,7 @@ def stage_teach(recipe: Recipe, out: Path, split: Split, *, say: Say = print) ->
     with _idle("teach", out / "teachers", say):
         teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
     for seed, teacher in zip(recipe.seeds, teachers, strict=True):
-        say(f"teach: seed {seed}: {teacher.name}, {teacher.parameters:,} parameters{_validation(teacher)}")
+        say(f"teach: seed {seed}: {teacher.name}, {teacher.parameters:,} parameters{validation(teacher)}")
     return teachers
 
 
@@ -104,6 +106,9 @@ def stage_extract(recipe: Recipe, out: Path, split: Split, *, say: Say = print) 
     with _idle("extract", out / "knowledge", say):
         for seed in recipe.seeds:
             teacher, folder = teacher_of(recipe, out, split, seed), out / "knowledge" / f"seed-{seed}"
+            manifest = folder / "manifest.json"
+            if manifest.exists() and read_json(manifest).get("split_digest") != split.digest:
+                manifest.unlink()  # this run's own store, of data that have changed: made anew
             stores.append(api.extract(teacher, split, top_k=recipe.knowledge.top_k, folder=folder,
                                       content=content_of(recipe, split), temperature=recipe.knowledge.temperature))
     for store in stores:
@@ -119,7 +124,7 @@ def stage_distill(recipe: Recipe, out: Path, split: Split, *, say: Say = print) 
         chosen = _tune(recipe, out, split, say)
         for seed in recipe.seeds:
             student = _distill(recipe, out / "students" / f"seed-{seed}", out, split, seed, *chosen)
-            say(f"distill: seed {seed}: student{_validation(student.model)}; control{_validation(student.control)}")
+            say(f"distill: seed {seed}: student{validation(student.model)}; control{validation(student.control)}")
             students.append(student)
     return students
 
@@ -204,6 +209,7 @@ def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
         if not all((folder / role / "model.json").exists() for folder in folders):
             continue  # without item content the control is the one from scratch
         models = [Trained.load(folder / role, split) for folder in folders]
+        _same_weights(models, folders, role)
         served = [load(folder / f"{role}.bundle") for folder in folders]
         exported = recipe.evaluate.candidates == "full"
         chosen.append(Contestant(role, role.partition("-")[0], served if exported else models, timed=served[0],
@@ -247,13 +253,6 @@ def content_of(recipe: Recipe, split: Split) -> np.ndarray | None:
     return api.item_content(split, recipe.text.encoder, cache=cache_folder())
 
 
-def cache_folder() -> Path:
-    """Where text vectors are kept between runs: DISTILREC_CACHE, or the user's cache folder."""
-    if "DISTILREC_CACHE" in os.environ:
-        return Path(os.environ["DISTILREC_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distilrec"
-
-
 def _made(recipe: Recipe, out: Path) -> dict[str, str]:
     """Digests of the trained weights of a run, by place in the run folder."""
     models = [path for seed in recipe.seeds for part in ("teachers", "students")
@@ -287,8 +286,8 @@ def _distill(
     return api.distill(
         section.model, split, store, losses=section.losses, start=section.start, content=content_of(recipe, split),
         control_settings=control, control_losses=recipe.control.losses, folder=folder, scratch=recipe.control.scratch,
-        metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
-        **{**section.settings, **_training(section.train, recipe, seed), **own},
+        metric=recipe.evaluate.metric, seen=recipe.evaluate.seen, student_settings=own,
+        **{**section.settings, **_training(section.train, recipe, seed)},
     )
 
 
@@ -304,8 +303,8 @@ def _tune(recipe: Recipe, out: Path, split: Split, say: Say) -> tuple[dict[str, 
             value = model.training["valid"][recipe.evaluate.metric] if model is not None else -np.inf
             if role not in best or value > best[role][0]:
                 best[role] = (value, settings)
-        say(f"tune: trial {index + 1} of {len(trials.student)}: student{_validation(pair.model)}; "
-            f"control{_validation(pair.control)}")
+        say(f"tune: trial {index + 1} of {len(trials.student)}: student{validation(pair.model)}; "
+            f"control{validation(pair.control)}")
     write_json(out / "students" / "tuned.json", {role: {"valid": v, "settings": s} for role, (v, s) in best.items()})
     return best["student"][1], best["control"][1]
 
@@ -324,24 +323,13 @@ def _export(trained: Trained, folder: Path, split: Split, recipe: Recipe) -> boo
     return False
 
 
-def _inputs(recipe: Recipe) -> list[str]:
-    """Digests of every input file, so that changed data are seen."""
-    paths = [Path(p) for p in (recipe.data.path, recipe.data.items, recipe.data.users) if p is not None]
-    files = [f for path in paths for f in (sorted(path.glob("*")) if path.is_dir() else [path]) if f.is_file()]
-    return [f"{file.name}:{digest_file(file)}" for file in files]
-
-
-def _describe(split: Split) -> str:
-    parts = " + ".join(f"{split.n_events(part):,} {part}" for part in ("train", "valid", "test"))
-    return f"{split.n_users:,} users, {split.n_items:,} items, {parts} events"
-
-
-def _validation(model: Any) -> str:
-    training = getattr(model, "training", None)
-    if not training:
-        return ""
-    (metric, value), = training["valid"].items()
-    return f", {metric} {value:.4f} on validation, {training['seconds']:.0f} s"
+def _same_weights(models: list[Trained], folders: list[Path], role: str) -> None:
+    """The report speaks of what is served: a bundle of older weights must not stand for the new ones."""
+    for model, folder in zip(models, folders, strict=True):
+        stamp = folder / f"{role}.json"
+        if not stamp.exists() or read_json(stamp)["weights"] != model.digest:
+            raise KnowledgeError(problem(f"{folder / role} was trained after its bundle was exported",
+                                         "a bundle of the same weights", "run `distilrec export` first"))
 
 
 STAGES: Mapping[str, Callable[..., Any]] = {

@@ -35,7 +35,7 @@ class Shop(Section):
 
     users: Annotated[int, Field(ge=2)] = 2000
     items: Annotated[int, Field(ge=50)] = 1500
-    events_per_user: Annotated[float, Field(ge=2)] = 20.0
+    events_per_user: Annotated[float, Field(ge=2)] = 12.0
     seed: Annotated[int, Field(ge=0)] = 0
 
 

@@ -36,6 +36,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, data: str | 
     except FileNotFoundError:
         raise RecipeError(f"there is no recipe {path}\n  what to do: `distilrec recipes ls` lists those that come with "
                           "distilrec, `distilrec recipes copy NAME` writes one here") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})\n  expected: a YAML recipe"
+                          ) from None
     return parse_recipe(text, overrides, data=data, name=str(path), folder=path.parent)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core_world import split_of, walk_split
 from distilrec.errors import KnowledgeError
 from distilrec.knowledge.extract import decisions, extract, open_key, top_log_probabilities
-from distilrec.knowledge.store import KnowledgeStore
+from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.models.sasrec import SASRec
 from distilrec.models.trained import Trained
 from distilrec.types import Histories, Split
@@ -225,11 +225,22 @@ def test_more_than_65536_items_need_wider_ids(tmp_path: Path) -> None:
 def test_answers_in_steps_are_those_of_every_prefix(tmp_path: Path) -> None:
     """One pass over a history gives what asking for each of its beginnings gives; long ones see their latest events."""
     torch.manual_seed(0)
-    trained = Trained("t", SASRec(50, dim=8, layers=2, max_length=6).eval(), "sasrec", {}, "")
+    trained = Trained("t", SASRec(50, dim=8, layers=2, max_length=6).eval(), "sasrec", {}, "",
+                      {"settings": {"score_scale": 3.0}})
     rng = np.random.default_rng(0)
     histories = Histories.of([rng.integers(0, 50, n) for n in (1, 6, 7, 20, 3, 0, 9, 12)])
     steps = trained.step_scores(histories)
+    assert trained.score_scale == 3.0
     for start, stop in zip(histories.offsets[:-1], histories.offsets[1:], strict=True):
         for place in sorted({*range(min(6, stop - start)), stop - start - 1} - {-1}):
             prefix = Histories.of([histories.items[start : start + place + 1]])
             np.testing.assert_allclose(steps[start + place], trained.scores(prefix)[0], atol=1e-5)
+
+
+def test_parts_without_their_marker_belong_to_nobody(split: Split, tmp_path: Path) -> None:
+    """A kill in the middle of a clean-up must not hand the parts of one teacher to another."""
+    first = StoreWriter(tmp_path, {"dataset_digest": "a", "split_digest": "b", "teacher": "one"})
+    first.write("response", 0, {"keys": np.arange(3)})
+    (tmp_path / "parts" / "identity.json").unlink()
+    second = StoreWriter(tmp_path, {"dataset_digest": "a", "split_digest": "b", "teacher": "two"})
+    assert not second.has("response", 0)

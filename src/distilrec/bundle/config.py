@@ -137,6 +137,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     ]
     if bad:
         raise BundleError(problem(f"{file}: wrong or missing {', '.join(bad)}", "the fields of a bundle", _AGAIN))
+    vectors = config.get("item_vectors")
+    named = [*config["graphs"].values(), *([vectors.get("file")] if isinstance(vectors, dict) else [])]
+    outside = [name for name in named if not isinstance(name, str) or not _is_plain(name)]
+    if outside:
+        raise BundleError(problem(f"{file} names {outside[0]!r}", "files of the bundle's own folder", _AGAIN))
     return config
 
 

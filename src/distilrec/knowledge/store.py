@@ -127,9 +127,9 @@ class StoreWriter:
         self.folder, self.identity = Path(folder), json.loads(json.dumps(dict(identity)))
         self.parts = self.folder / "parts"
         marker = self.parts / "identity.json"
-        if marker.exists() and read_json(marker) != self.identity:
-            for old in self.parts.iterdir():
-                old.unlink()
+        # Parts without their marker are what a kill left of a clean-up: nobody knows whose they are.
+        if self.parts.exists() and not (marker.exists() and read_json(marker) == self.identity):
+            self._clear()
         if not marker.exists():
             write_json(marker, self.identity)
 
@@ -157,9 +157,13 @@ class StoreWriter:
             "split_digest": self.identity["split_digest"], "teacher": dict(teacher), "identity": self.identity,
             "signals": entries,
         })
-        for old in self.parts.iterdir():
-            old.unlink()
+        self._clear()
         self.parts.rmdir()
+
+    def _clear(self) -> None:
+        """Delete all parts, the marker that says whose they are last."""
+        for old in sorted(self.parts.iterdir(), key=lambda path: path.name == "identity.json"):
+            old.unlink()
 
     def _path(self, name: str, part: int) -> Path:
         return self.parts / f"{name}-{part:05d}.safetensors"

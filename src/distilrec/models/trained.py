@@ -99,7 +99,7 @@ class Trained:
                                 torch.as_tensor(sizes[rows], device=self.device))
             wanted = valid & (column >= kept[rows][:, None])
             scores = queries[torch.as_tensor(wanted, device=self.device)].float() @ table.T
-            out[source[wanted]] = (scores if bias is None else scores + bias).cpu().numpy()
+            out[source[wanted]] = (scores if bias is None else scores + bias).mul(self.score_scale).cpu().numpy()
         return out
 
     @torch.inference_mode()

@@ -60,6 +60,11 @@ class Ensemble:
         return np.asarray(total, dtype=np.float32)
 
     @property
+    def content(self) -> np.ndarray | None:
+        """float32 [I, C], the item content that the members were given; the control of a student starts from it."""
+        return next((c for member in self.members if (c := getattr(member, "content", None)) is not None), None)
+
+    @property
     def parameters(self) -> int:
         return sum(member.parameters for member in self.members)
 

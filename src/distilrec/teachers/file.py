@@ -89,6 +89,11 @@ class FileTeacher:
         return self._vectors
 
     @property
+    def content(self) -> np.ndarray | None:
+        """float32 [I, C]: vectors made elsewhere are item content; a control may start from them as a student does."""
+        return self._vectors
+
+    @property
     def parameters(self) -> int:
         return int(self._vectors.size if self._vectors is not None else len(self._scores))
 

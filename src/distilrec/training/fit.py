@@ -63,6 +63,9 @@ def fit(
     """
     losses = dict(losses or {"cross_entropy": 1.0})
     _check_terms(losses, knowledge, metric)
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise TrainingError(problem(f"device {settings.device!r}, and torch sees no GPU",
+                                    "cpu, or a GPU that torch can use", "give --device cpu"))
     net: Any = model.to(settings.device)
     examples = training_examples(
         split, net.max_length, needs_history=net.needs_history, windows=settings.windows,
