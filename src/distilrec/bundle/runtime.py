@@ -65,7 +65,9 @@ def load(path: str | Path, *, verify: bool = True, threads: int = 1) -> Bundle:
         raise BundleError(problem(f"{path} holds a bundle for the task {config['task']!r}", "task 'rank'"))
     keys = _vocabulary(path / "items.json", config["items"])
     users = _vocabulary(path / "users.json", None) if any(i["name"] == "user" for i in config["inputs"]) else None
-    return Bundle(path, config, _session(path / str(config["graphs"].get("rank")), threads), keys, users)
+    bundle = Bundle(path, config, _session(path / str(config["graphs"].get("rank")), threads), keys, users)
+    bundle.hold()
+    return bundle
 
 
 class Bundle:
@@ -106,6 +108,12 @@ class Bundle:
     def bytes(self) -> int:
         """Size of the graph files: what a device must load to score."""
         return sum((self.path / name).stat().st_size for name in self.config["graphs"].values())
+
+    def hold(self) -> None:
+        """Take hold of all that is read from the folder: a bundle put in its place later cannot mix with this one."""
+        _ = self.titles, self.digest
+        if self.config.get("item_vectors"):
+            _ = self.item_vectors
 
     @cached_property
     def digest(self) -> str:
@@ -216,14 +224,11 @@ class Bundle:
         place = self.config.get("item_vectors")
         if not place:
             raise BundleError(problem(f"{self.name} has no item vectors", "a student with an item table"))
-        shape = tuple(place["shape"])
-        size = 4 * int(np.prod(shape))
-        with (self.path / place["file"]).open("rb") as file:
-            file.seek(place["offset"])
-            raw = file.read(size)
-        if len(raw) != size:
-            raise BundleError(problem(f"{self.path / place['file']} ends inside the item vectors", "the whole file"))
-        return np.frombuffer(raw, dtype="<f4").reshape(shape)
+        file, shape = self.path / place["file"], tuple(place["shape"])
+        if file.stat().st_size < place["offset"] + 4 * int(np.prod(shape)):
+            raise BundleError(problem(f"{file} ends inside the item vectors", "the whole file"))
+        # mapped, not read: it costs nothing until somebody asks for it, and the map outlives the file's name
+        return np.memmap(file, dtype="<f4", mode="r", offset=place["offset"], shape=shape)
 
     @cached_property
     def _directions(self) -> np.ndarray:
