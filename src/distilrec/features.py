@@ -1,0 +1,217 @@
+"""Typed input columns: how a raw value becomes what a model reads (numpy only; torch and polars never).
+
+One implementation for both sides: preparing a table and answering a request encode with this very function, so what
+a model is served cannot differ from what it was trained on. Vocabularies, bucket edges and scales are learned from
+train rows by data.features; here they are only applied.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from distilrec.errors import DataError, problem
+
+__all__ = ["ID_KINDS", "KINDS", "RAGGED_KINDS", "Feature", "encode", "words"]
+
+Kind = Literal["category", "number", "list", "sequence", "text", "vector"]
+KINDS: tuple[Kind, ...] = ("category", "number", "list", "sequence", "text", "vector")
+ID_KINDS = ("category", "list", "sequence", "text")  # encoded as ids of a vocabulary
+RAGGED_KINDS = ("list", "sequence", "text")  # several ids a row, padded with -1
+
+CROSSED = "\x1f"  # stands between the values of a cross
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of a model, fitted.
+
+    category: one id. A number with `edges` is a category too (its bucket), and so is a cross of several columns.
+    number: one float, standardized: (f(x) - mean) / scale with f = sign(x) log(1 + |x|) if `log`; missing = 0.
+    list: ids of a set (tags, genres). sequence: ids in time order, oldest first, which share the vocabulary of the
+        category feature `of`; the latest `max_length` are kept. text: ids of lower-case words.
+    vector: `dim` floats, made elsewhere.
+    Id 0 always means unknown or missing; known values have ids from 1 to `size` - 1.
+    """
+
+    name: str
+    kind: Kind
+    columns: tuple[str, ...] = ()  # raw columns it is made of, itself by default; a cross has several
+    size: int = 0  # number of ids, 0 included
+    vocabulary: tuple[str, ...] = ()  # id i + 1 -> value; empty where ids are hashes or buckets
+    hashed: bool = False  # id = 1 + CRC-32 of the UTF-8 value modulo (size - 1)
+    edges: tuple[float, ...] = ()  # bucket id = 1 + number of edges <= x
+    mean: float = 0.0
+    scale: float = 1.0
+    log: bool = False
+    of: str | None = None
+    max_length: int = 0  # ids kept of a list, sequence or text
+    dim: int = 0
+    available: Literal["request", "training"] = "request"  # "training": not known when a request comes
+    required: bool = False  # a request without it is refused; otherwise it is missing (id 0, number 0, empty list)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.columns or (self.name,)
+
+    @property
+    def bucketed(self) -> bool:
+        return self.kind == "category" and bool(self.edges)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """value -> id, for the values of the vocabulary."""
+        return {value: place + 1 for place, value in enumerate(self.vocabulary)}
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Feature:
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        return cls(**given)
+
+
+def encode(feature: Feature, columns: Sequence[Sequence[Any]]) -> np.ndarray:
+    """What a model reads of N raw rows.
+
+    Args:
+        columns: one sequence of N raw values per name in `feature.sources`; None is missing.
+    Returns:
+        category int32 [N]; list, sequence, text int32 [N, L], -1 pads on the right, L the longest of these rows (at
+        least 1); number float32 [N]; vector float32 [N, dim].
+    Raises:
+        DataError: a value of the wrong type (text where a number belongs, ...), naming the row.
+    """
+    if feature.kind == "number":
+        numbers = _numbers(feature, columns[0])
+        if feature.log:
+            numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
+        return np.nan_to_num((numbers - feature.mean) / feature.scale, nan=0.0).astype(np.float32)
+    if feature.kind == "vector":
+        return _vectors(feature, columns[0])
+    if feature.kind == "category":
+        if feature.bucketed:
+            numbers = _numbers(feature, columns[0])
+            ids = 1 + np.searchsorted(np.asarray(feature.edges), numbers, side="right")
+            return np.where(np.isnan(numbers), 0, ids).astype(np.int32)
+        return _ids(feature, columns[0] if len(columns) == 1 else _cross(columns))
+    return _ragged(feature, columns[0])
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case: runs of letters and digits.
+
+    >>> words("Mr. Smith, 2nd_Edition")
+    ['mr', 'smith', '2nd', 'edition']
+    """
+    return _WORD.findall(text.lower())
+
+
+def _ids(feature: Feature, values: Iterable[Any]) -> np.ndarray:
+    if feature.hashed:
+        buckets = feature.size - 1
+        known: dict[Any, int] = {}
+        out = []
+        for value in values:
+            if value not in known:
+                text = _key(value)
+                known[value] = 0 if text is None else 1 + zlib.crc32(text.encode()) % buckets
+            out.append(known[value])
+        return np.array(out, dtype=np.int32)
+    index = feature.index
+    return np.array([0 if (key := _key(value)) is None else index.get(key, 0) for value in values], dtype=np.int32)
+
+
+def _key(value: Any) -> str | None:
+    """The text by which a category value is known: 3, 3.0 and "3" are one value; None and NaN are missing."""
+    if isinstance(value, str):
+        return value or None
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if math.isnan(number):
+            return None
+        return str(int(number)) if number.is_integer() else repr(number)
+    if isinstance(value, list | tuple | dict | np.ndarray):
+        raise DataError(problem(f"{value!r:.60} where one category value belongs", "text or a number"))
+    return str(value)
+
+
+def _cross(columns: Sequence[Sequence[Any]]) -> list[str | None]:
+    """The values of several columns as one; missing as soon as one of them is."""
+    keys = [[_key(value) for value in column] for column in columns]
+    return [None if None in row else CROSSED.join(map(str, row)) for row in zip(*keys, strict=True)]
+
+
+def _ragged(feature: Feature, values: Sequence[Any]) -> np.ndarray:
+    rows: list[Sequence[Any]] = []
+    for row, value in enumerate(values):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            rows.append(())
+            continue
+        if feature.kind == "text":
+            if not isinstance(value, str):
+                raise _wrong(feature, row, value, "text")
+            rows.append(words(value)[: feature.max_length])
+            continue
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise _wrong(feature, row, value, "a list of values")
+        kept = list(value)
+        rows.append(kept[-feature.max_length :] if feature.kind == "sequence" else kept[: feature.max_length])
+    width = max([1, *map(len, rows)])
+    out = np.full((len(rows), width), -1, dtype=np.int32)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    if lengths.sum():
+        out[np.arange(width) < lengths[:, None]] = _ids(feature, [value for row in rows for value in row])
+    return out
+
+
+def _numbers(feature: Feature, values: Sequence[Any]) -> np.ndarray:
+    """float64 [N], NaN where missing."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        numbers = values.astype(np.float64)
+    else:
+        numbers = np.empty(len(values), dtype=np.float64)
+        for row, value in enumerate(values):
+            if value is None:
+                numbers[row] = math.nan
+            elif isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating):
+                numbers[row] = value
+            else:
+                raise _wrong(feature, row, value, "a number")
+    if np.isinf(numbers).any():
+        row = int(np.flatnonzero(np.isinf(numbers))[0])
+        raise _wrong(feature, row, numbers[row], "a finite number")
+    return numbers
+
+
+def _vectors(feature: Feature, values: Sequence[Any]) -> np.ndarray:
+    out = np.zeros((len(values), feature.dim), dtype=np.float32)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        try:
+            vector = np.asarray(value, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise _wrong(feature, row, value, f"{feature.dim} numbers") from None
+        if vector.shape != (feature.dim,) or not np.isfinite(vector).all():
+            raise _wrong(feature, row, value, f"{feature.dim} finite numbers")
+        out[row] = vector
+    return out
+
+
+def _wrong(feature: Feature, row: int, value: Any, expected: str) -> DataError:
+    return DataError(problem(f"feature {feature.name!r}, row {row}: {value!r:.60}", expected,
+                             "mend the value, or leave it out where it is not known"))
