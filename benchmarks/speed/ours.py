@@ -11,9 +11,8 @@ import distilrec
 from distilrec.data.build import build_dataset
 from distilrec.data.split import split as split_events
 from distilrec.models.trained import create
-from distilrec.training import fit as loop
-from distilrec.training.batches import training_examples
-from distilrec.training.objective import Negatives
+from distilrec.training import loop
+from distilrec.training.fit import RankWork
 from distilrec.training.settings import TrainSettings
 
 MODEL = {"dim": DIM, "layers": LAYERS, "heads": HEADS, "max_length": HISTORY, "dropout": 0.5}
@@ -32,22 +31,21 @@ def main() -> None:
     })
     split = split_events(build_dataset("shared", frame), "leave-last-out")
     model, _ = create("sasrec", split, MODEL, content=None, seed=SEED)
-    optimizer = loop._optimizer(model, SETTINGS)
+    optimizer = loop.make_optimizer(model, SETTINGS)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    examples = training_examples(split, HISTORY)
-    draws = Negatives.of(split.train_counts, SETTINGS)
+    work = RankWork(model, split, SETTINGS)
 
     def score(users: np.ndarray) -> np.ndarray:
         items, lengths = data.histories(users, left=False)
         padded = torch.from_numpy(np.where(items < 0, data.n_items, items))
         return (model.last(padded, torch.from_numpy(lengths)) @ model.item_vectors().T).numpy()
 
-    trained = int((examples.target_stop - examples.target_start).sum())
+    trained = int((work.examples.target_stop - work.examples.target_start).sum())
     run.ready()
     clock, state, going = Clock(), loop.Fit("ndcg@10"), True
     while going:
         clock.start()
-        loop._epoch(model, split, examples, SETTINGS, {"cross_entropy": 1.0}, None, optimizer, scheduler, draws, state)
+        loop.epoch(model, work, SETTINGS, optimizer, scheduler, state)
         seconds, cpu = clock.stop()
         state.epochs += 1
         model.eval()

@@ -26,6 +26,7 @@ from distilrec.models.popularity import Popularity
 from distilrec.models.trained import Trained, create
 from distilrec.training import checkpoint
 from distilrec.training import fit as fit_module
+from distilrec.training import loop
 from distilrec.training.checkpoint import NAME
 from distilrec.training.fit import fit
 from distilrec.training.settings import Augment, TrainSettings
@@ -130,7 +131,7 @@ def stop_after(model: nn.Module, split: Split, settings: TrainSettings, epochs: 
     class Stopped(Exception):
         pass
 
-    original, calls = fit_module._step, []
+    original, calls = loop._step, []
 
     def step(*args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(1)
@@ -138,17 +139,17 @@ def stop_after(model: nn.Module, split: Split, settings: TrainSettings, epochs: 
             raise Stopped
         return original(*args, **kwargs)
 
-    fit_module._step = step
+    loop._step = step
     try:
         with pytest.raises(Stopped):
             fit(model, split, settings, folder=folder)
     finally:
-        fit_module._step = original
+        loop._step = original
 
 
 def test_the_schedules_have_their_shapes() -> None:
     def factors(**changes: Any) -> list[float]:
-        factor = fit_module._schedule(quick(epochs=10, **changes), 10)
+        factor = loop.schedule(quick(epochs=10, **changes), 10)
         return [factor(step) for step in range(101)]
 
     assert factors(schedule="constant") == [1.0] * 101
@@ -165,7 +166,7 @@ def test_the_schedules_have_their_shapes() -> None:
 
 def test_weight_decay_spares_norms_and_biases(split: Split) -> None:
     model = net(split, bias=True)
-    decayed, spared = fit_module._optimizer(model, quick(weight_decay=0.1)).param_groups
+    decayed, spared = loop.make_optimizer(model, quick(weight_decay=0.1)).param_groups
     assert decayed["weight_decay"] == 0.1
     assert spared["weight_decay"] == 0.0
     assert all(p.dim() > 1 for p in decayed["params"])
@@ -340,19 +341,19 @@ def run_until(
     class Stopped(Exception):
         pass
 
-    original = fit_module._epoch
+    original = loop.epoch
 
     def epoch(*args: Any) -> float:
         if args[-1].epochs == stop:
             raise Stopped
         return original(*args)
 
-    fit_module._epoch = epoch
+    loop.epoch = epoch
     try:
         with pytest.raises(Stopped):
             fit(model, split, settings, folder=folder)
     finally:
-        fit_module._epoch = original
+        loop.epoch = original
     return weights(model)
 
 

@@ -114,7 +114,7 @@ def test_soft_labels_are_a_loop_over_the_kept_items(
         q = log_q[i, torch.as_tensor(ids.astype(np.int64))]
         if temperature == 1.0:  # the rest of the catalog as one further class
             p, rest = logits.exp(), 1 - float(logits.exp().sum())
-            value = (p * (logits - q)).sum() + rest * (math.log(rest) - math.log(1 - float(q.exp().sum())))
+            value = (p * (logits - q)).sum() + rest * (math.log(rest) - math.log(1 - float(q.detach().exp().sum())))
         else:
             log_p = (logits / temperature).log_softmax(0)
             value = temperature**2 * (log_p.exp() * (log_p - q)).sum()

@@ -6,9 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["SELECTION_METRICS", "Augment", "TrainSettings"]
+__all__ = ["LOWER", "ROW_SELECTION_METRICS", "SELECTION_METRICS", "Augment", "TrainSettings", "lower_is_better"]
 
-SELECTION_METRICS = ("ndcg", "recall", "hit_rate", "mrr")  # what the best weights can be chosen by
+SELECTION_METRICS = ("ndcg", "recall", "hit_rate", "mrr")  # what the best weights can be chosen by: rank
+ROW_SELECTION_METRICS = ("auc", "gauc", "log_loss", "rmse", "mae", "micro_f1")  # predict and tag
+LOWER = ("log_loss", "rmse", "mae")  # of these less is better
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of `[head.]metric[@k]` is better."""
+    return metric.rpartition(".")[2].partition("@")[0] in LOWER
 
 
 class Augment(BaseModel):
