@@ -1,11 +1,12 @@
 """Losses: pure functions of tensors, one file each, one value per example.
 
-`LOSSES` maps the name used in a recipe to the function. `HARD` losses need labels, `SOFT` ones knowledge.
+`LOSSES` (rank) and `ROW_LOSSES` (predict, tag) map the name used in a recipe to the function. `HARD` and `ROW_HARD`
+losses need labels, the others knowledge.
 """
 
 from __future__ import annotations
 
-__all__ = ["HARD", "LOSSES", "SOFT"]
+__all__ = ["HARD", "LOSSES", "ROW_HARD", "ROW_LOSSES", "ROW_SOFT", "SOFT"]
 
 LOSSES = {
     "cross_entropy": "distilrec.losses.cross_entropy:cross_entropy",
@@ -14,3 +15,13 @@ LOSSES = {
 }
 HARD = ("cross_entropy", "bpr")
 SOFT = ("kl",)
+
+ROW_LOSSES = {
+    "binary_cross_entropy": "distilrec.losses.binary_cross_entropy:binary_cross_entropy",
+    "squared_error": "distilrec.losses.squared_error:squared_error",
+    "bernoulli_kl": "distilrec.losses.bernoulli_kl:bernoulli_kl",
+    "output_squared_error": "distilrec.losses.output_squared_error:output_squared_error",
+    "hint": "distilrec.losses.hint:hint",
+}
+ROW_HARD = {"binary_cross_entropy": ("binary", "tags"), "squared_error": ("number",)}  # loss -> kinds of head
+ROW_SOFT = {"bernoulli_kl": ("binary", "tags"), "output_squared_error": ("binary", "tags", "number"), "hint": ()}
