@@ -19,7 +19,7 @@ import numpy as np
 
 from distilrec.errors import DataError, problem
 
-__all__ = ["ID_KINDS", "KINDS", "RAGGED_KINDS", "Feature", "encode", "words"]
+__all__ = ["ID_KINDS", "KINDS", "RAGGED_KINDS", "Feature", "category_keys", "encode", "words"]
 
 Kind = Literal["category", "number", "list", "sequence", "text", "vector"]
 KINDS: tuple[Kind, ...] = ("category", "number", "list", "sequence", "text", "vector")
@@ -95,7 +95,12 @@ def encode(feature: Feature, columns: Sequence[Sequence[Any]]) -> np.ndarray:
         numbers = _numbers(feature, columns[0])
         if feature.log:
             numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
-        return np.nan_to_num((numbers - feature.mean) / feature.scale, nan=0.0).astype(np.float32)
+        with np.errstate(over="ignore"):
+            scaled = ((numbers - feature.mean) / feature.scale).astype(np.float32)
+        if np.isinf(scaled).any():
+            row = int(np.flatnonzero(np.isinf(scaled))[0])
+            raise _wrong(feature, row, numbers[row], "a number within the range of float32")
+        return np.nan_to_num(scaled, nan=0.0)
     if feature.kind == "vector":
         return _vectors(feature, columns[0])
     if feature.kind == "category":
@@ -103,7 +108,7 @@ def encode(feature: Feature, columns: Sequence[Sequence[Any]]) -> np.ndarray:
             numbers = _numbers(feature, columns[0])
             ids = 1 + np.searchsorted(np.asarray(feature.edges), numbers, side="right")
             return np.where(np.isnan(numbers), 0, ids).astype(np.int32)
-        return _ids(feature, columns[0] if len(columns) == 1 else _cross(columns))
+        return _ids(feature, category_keys(columns))
     return _ragged(feature, columns[0])
 
 
@@ -116,19 +121,30 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _ids(feature: Feature, values: Iterable[Any]) -> np.ndarray:
+def category_keys(columns: Sequence[Sequence[Any]]) -> list[str | None]:
+    """The texts by which N category values are known, None where missing; several columns are crossed into one value.
+
+    >>> category_keys([[3, 3.0, "3", True, None]])
+    ['3', '3', '3', 'true', None]
+    """
+    keys = [[_key(value) for value in column] for column in columns]
+    if len(keys) == 1:
+        return keys[0]
+    return [None if None in row else CROSSED.join(map(str, row)) for row in zip(*keys, strict=True)]
+
+
+def _ids(feature: Feature, keys: Iterable[str | None]) -> np.ndarray:
     if feature.hashed:
         buckets = feature.size - 1
-        known: dict[Any, int] = {}
+        known: dict[str | None, int] = {None: 0}
         out = []
-        for value in values:
-            if value not in known:
-                text = _key(value)
-                known[value] = 0 if text is None else 1 + zlib.crc32(text.encode()) % buckets
-            out.append(known[value])
+        for key in keys:
+            if key not in known:
+                known[key] = 1 + zlib.crc32(str(key).encode("utf-8", "surrogatepass")) % buckets
+            out.append(known[key])
         return np.array(out, dtype=np.int32)
     index = feature.index
-    return np.array([0 if (key := _key(value)) is None else index.get(key, 0) for value in values], dtype=np.int32)
+    return np.array([0 if key is None else index.get(key, 0) for key in keys], dtype=np.int32)
 
 
 def _key(value: Any) -> str | None:
@@ -149,12 +165,6 @@ def _key(value: Any) -> str | None:
     return str(value)
 
 
-def _cross(columns: Sequence[Sequence[Any]]) -> list[str | None]:
-    """The values of several columns as one; missing as soon as one of them is."""
-    keys = [[_key(value) for value in column] for column in columns]
-    return [None if None in row else CROSSED.join(map(str, row)) for row in zip(*keys, strict=True)]
-
-
 def _ragged(feature: Feature, values: Sequence[Any]) -> np.ndarray:
     rows: list[Sequence[Any]] = []
     for row, value in enumerate(values):
@@ -166,15 +176,18 @@ def _ragged(feature: Feature, values: Sequence[Any]) -> np.ndarray:
                 raise _wrong(feature, row, value, "text")
             rows.append(words(value)[: feature.max_length])
             continue
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             raise _wrong(feature, row, value, "a list of values")
         kept = list(value)
-        rows.append(kept[-feature.max_length :] if feature.kind == "sequence" else kept[: feature.max_length])
+        start = max(0, len(kept) - feature.max_length) if feature.kind == "sequence" else 0
+        rows.append(kept[start : start + feature.max_length])
     width = max([1, *map(len, rows)])
     out = np.full((len(rows), width), -1, dtype=np.int32)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     if lengths.sum():
-        out[np.arange(width) < lengths[:, None]] = _ids(feature, [value for row in rows for value in row])
+        out[np.arange(width) < lengths[:, None]] = _ids(
+            feature, category_keys([[value for row in rows for value in row]])
+        )
     return out
 
 
@@ -188,7 +201,10 @@ def _numbers(feature: Feature, values: Sequence[Any]) -> np.ndarray:
             if value is None:
                 numbers[row] = math.nan
             elif isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating):
-                numbers[row] = value
+                try:
+                    numbers[row] = value
+                except OverflowError:
+                    raise _wrong(feature, row, value, "a number within the range of float64") from None
             else:
                 raise _wrong(feature, row, value, "a number")
     if np.isinf(numbers).any():
@@ -203,10 +219,15 @@ def _vectors(feature: Feature, values: Sequence[Any]) -> np.ndarray:
         if value is None:
             continue
         try:
-            vector = np.asarray(value, dtype=np.float32)
-        except (TypeError, ValueError):
+            vector = np.asarray(value)
+        except (TypeError, ValueError):  # lists of unequal lengths
             raise _wrong(feature, row, value, f"{feature.dim} numbers") from None
-        if vector.shape != (feature.dim,) or not np.isfinite(vector).all():
+        # text would be parsed by a cast to float32: "1" must not pass for a number here and fail elsewhere
+        if vector.shape != (feature.dim,) or vector.dtype.kind not in "fiu":
+            raise _wrong(feature, row, value, f"{feature.dim} numbers")
+        with np.errstate(over="ignore"):
+            vector = vector.astype(np.float32)
+        if not np.isfinite(vector).all():
             raise _wrong(feature, row, value, f"{feature.dim} finite numbers")
         out[row] = vector
     return out
