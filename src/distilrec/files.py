@@ -1,8 +1,9 @@
 """Writing that is never half done, and digests.
 
 Everything distilrec puts on disk is written under a temporary name beside its goal and renamed when it
-is whole, so a kill or a full disk leaves either the old thing or the new thing. A folder takes two renames: a kill
-between them leaves the old one under a hidden name, from which `recover` brings it back when it is next asked for.
+is whole, so a kill, a full disk or a power cut leaves either the old thing or the new thing. A folder takes two
+renames: a kill between them leaves the old one under a hidden name, from which `recover` brings it back when it is
+next asked for. What killed writers leave beside a goal is removed by the next one that writes there.
 """
 
 from __future__ import annotations
@@ -22,30 +23,46 @@ from typing import Any
 
 import numpy as np
 
+from distilrec.errors import DataError, problem
+
 __all__ = [
-    "atomic_file", "atomic_folder", "digest_arrays", "digest_file", "digest_json", "read_json", "recover", "write_json",
+    "NotJsonError", "atomic_file", "atomic_folder", "digest_arrays", "digest_file", "digest_json", "known_digest",
+    "read_json", "recover", "write_json",
 ]
 
-_STALE = 3600.0  # seconds after which nobody is at work on a temporary folder any more
+_STALE = 3600.0  # seconds after which nobody is at work on a temporary file or folder any more
+_SETTLED = 2_000_000_000  # nanoseconds after which a change of a file is sure to show in its times
+_known: dict[str, tuple[tuple[int, ...], str]] = {}  # path -> (size, times, inode) and SHA-256, of this process
+
+
+class NotJsonError(DataError, json.JSONDecodeError):
+    """A file that should hold JSON is cut off or holds something else."""
+
+    def __init__(self, path: Path, error: ValueError) -> None:
+        at = (error.doc, error.pos) if isinstance(error, json.JSONDecodeError) else ("", 0)
+        json.JSONDecodeError.__init__(self, str(error), *at)
+        self.args = (problem(f"{path} is not JSON ({error})", "the whole file, as it was written",
+                             "restore it, or delete it and run the same command again"),)
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the place of `path`."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
+    _sweep(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        _sync(temporary)
         # mkstemp makes private files; what we publish follows the user's umask like any other file
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+        _sync(path.parent)  # the new name is on disk when we say so, not only in the system's memory
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,14 +71,18 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it takes the place of `path`."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     recover(path)
     _sweep(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield temporary
         temporary.chmod(0o755)
+        for written in temporary.rglob("*"):
+            _sync(written)
+        _sync(temporary)
         _swap(temporary, path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -102,16 +123,43 @@ def _swap(temporary: Path, path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def _make(folder: Path) -> None:
+    """A folder with all that leads to it, each on disk."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(missing):
+        _sync(one.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # Windows opens no folder; its file system keeps names by a journal
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network shares know it for files only
+            raise
+    finally:
+        os.close(handle)
+
+
 def _sweep(path: Path) -> None:
     """Remove what kills left beside `path`."""
     for left in (*_siblings(path, "part"), *_siblings(path, "old")):
         with contextlib.suppress(FileNotFoundError):
-            if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
+            if time.time() - left.stat().st_mtime <= _STALE:
+                continue
+            if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 def _siblings(path: Path, suffix: str) -> list[Path]:
-    """The temporary folders of `path`, and not those of a `path.more`: tempfile's names have eight characters."""
+    """What is temporary of `path`, and not of a `path.more`: tempfile's names have eight characters."""
     form = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.{suffix}")
     return sorted(one for one in path.parent.iterdir() if form.fullmatch(one.name))
 
@@ -124,13 +172,34 @@ def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The document in a file. Raises NotJsonError, a DataError, for one that is cut off or of another kind."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or not even UTF-8
+        raise NotJsonError(Path(path), error) from error
 
 
 def digest_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_digest(path: str | Path) -> str:
+    """As `digest_file`; a file whose size, times and inode are those of its last reading is not read again.
+
+    Remembered within this process only, so the first look is always at the bytes. A file that was written a moment
+    ago is not remembered: a second change within one tick of the clock would not show in its times.
+    """
+    name, state = os.path.realpath(path), Path(path).stat()
+    marks = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    if name in _known and _known[name][0] == marks:
+        return _known[name][1]
+    begun = time.time_ns()
+    digest = digest_file(path)
+    if begun - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED:
+        _known[name] = (marks, digest)
+    return digest
 
 
 def digest_json(document: Any) -> str:

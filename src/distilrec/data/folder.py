@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrec.errors import DataError, problem
-from distilrec.files import atomic_folder, digest_file, read_json, recover, write_json
+from distilrec.files import NotJsonError, atomic_folder, digest_file, read_json, recover, write_json
 from distilrec.types import Dataset, Interactions, Split
 
 __all__ = ["load_split", "save_split"]
@@ -131,8 +131,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
         )
     try:
         manifest = read_json(path)
-    except ValueError as error:
-        raise _damaged(folder, f"manifest.json is not JSON ({error})") from error
+    except NotJsonError as error:
+        raise _damaged(folder, f"manifest.json is not JSON ({error.msg})") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
         seen = manifest.get("schema") if isinstance(manifest, dict) else None
         raise DataError(
