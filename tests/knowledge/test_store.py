@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core_world import split_of, walk_split
+from distilrec import files
 from distilrec.errors import KnowledgeError
+from distilrec.files import digest_file
 from distilrec.knowledge.extract import decisions, extract
 from distilrec.knowledge.store import SCHEMA, KnowledgeStore, StoreWriter, map_file
 from distilrec.models.popularity import Popularity
@@ -170,3 +173,30 @@ def test_parts_of_another_identity_are_thrown_away(tmp_path: Path) -> None:
     first.write("response", 0, row)
     assert StoreWriter(tmp_path, {"top_k": 3}).has("response", 0)
     assert not StoreWriter(tmp_path, {"top_k": 4}).has("response", 0)
+
+
+def test_a_store_is_read_once_by_a_process_and_a_changed_byte_still_found(
+    folder: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(files, "digest_file", lambda path: read.append(path.name) or digest_file(path))
+    monkeypatch.setattr(files, "_SETTLED", -1)  # as if the store were older than a moment
+    KnowledgeStore(folder, split)
+    assert sorted(read) == ["content.safetensors", "response.safetensors"]
+    KnowledgeStore(folder, split)
+    assert len(read) == 2
+    time.sleep(0.02)
+    path = folder / "response.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(KnowledgeError, match="has changed"):
+        KnowledgeStore(folder, split)
+    assert len(read) >= 3
+
+
+@pytest.mark.parametrize("content", ["", '{"schema": 1, "signals": {', "[]"])
+def test_a_manifest_that_is_cut_off_is_named(folder: Path, content: str) -> None:
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(KnowledgeError, match=r"manifest\.json (is not JSON|has schema None)"):
+        KnowledgeStore(folder)

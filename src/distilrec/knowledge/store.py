@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from distilrec.errors import KnowledgeError, problem
-from distilrec.files import atomic_file, digest_file, read_json, write_json
+from distilrec.files import NotJsonError, atomic_file, digest_file, known_digest, read_json, write_json
 from distilrec.types import Signal, Split
 
 __all__ = ["SCHEMA", "KnowledgeStore", "StoreWriter", "map_file"]
@@ -36,6 +36,9 @@ class KnowledgeStore:
 
     def __init__(self, folder: Path, split: Split | None = None, *, verify: bool = True) -> None:
         """Open a store; with a split, refuse one that belongs to other data.
+
+        `verify` compares every file's SHA-256 with the manifest; bytes that this process has already read are not
+        read again while the file's size and times are the same.
 
         Raises:
             KnowledgeError: no store here, an unfinished one, a changed file, other data.
@@ -57,7 +60,7 @@ class KnowledgeStore:
             path = self.folder / entry["file"]
             if not path.exists():
                 raise KnowledgeError(problem(f"{path} is missing", do=_AGAIN))
-            if verify and digest_file(path) != entry["sha256"]:
+            if verify and known_digest(path) != entry["sha256"]:
                 raise KnowledgeError(problem(f"{path} has changed since it was written",
                                              f"SHA-256 {entry['sha256']}", _AGAIN))
             self._arrays[name] = map_file(path)
@@ -208,9 +211,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ))
     try:
         manifest = read_json(path)
-    except ValueError as error:
-        raise KnowledgeError(problem(f"{path} is not JSON ({error})", do=_AGAIN)) from error
-    if manifest.get("schema") != SCHEMA:
-        raise KnowledgeError(problem(f"{path} has schema {manifest.get('schema')!r}", f"schema {SCHEMA}",
+    except NotJsonError as error:
+        raise KnowledgeError(problem(f"{path} is not JSON ({error.msg})", do=_AGAIN)) from error
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise KnowledgeError(problem(f"{path} has schema {schema!r}", f"schema {SCHEMA}",
                                      "extract again with this version of distilrec"))
     return manifest
