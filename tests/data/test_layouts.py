@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilrec.data import detect_layout, prepare, read_layout
+from distilrec.data.layouts import layout_files
 from distilrec.errors import DataError
 
 
@@ -176,3 +177,53 @@ def test_unknown_layouts(tmp_path):
         read_layout(tmp_path, "movielens-1m")
     with pytest.raises(DataError, match="0 Amazon review files"):
         read_layout(tmp_path, "amazon")
+
+
+def test_bytes_of_another_encoding_never_become_other_signs(tmp_path):
+    """ml-1m is latin-1 by publication, ml-10m UTF-8; sequences are UTF-8, and a line that is not is set aside."""
+    ratings = {"ratings.dat": "1::1::5::978300760\n"}
+    for encoding in ("latin-1", "utf-8"):
+        write(tmp_path, {**ratings, "movies.dat": "1::Misérables, Les::Drama\n".encode(encoding)})
+        assert read_layout(tmp_path).items["title"].to_list() == ["Misérables, Les"]
+    write(tmp_path, {"s.txt": b"u a b\nv caf\xe9 c\nw caf\xc3\xa9\n"})
+    split = prepare(tmp_path / "s.txt")
+    assert histories(split) == {"u": ["a", "b"], "w": ["café"]}
+    assert split.dataset.quarantine.select(["line", "reason", "content"]).to_pylist() == [
+        {"line": 2, "reason": "not utf-8: byte 0xe9 in place 6", "content": "v caf\\xe9 c"}
+    ]
+
+
+def test_bad_lines_of_amazon_metadata_are_set_aside_too(tmp_path):
+    reviews = "".join(json.dumps(r) + "\n" for r in REVIEWS[2018])
+    write(tmp_path, {"Home.jsonl": reviews, "meta_Home.jsonl": b'{"asin": "P1", "title": "caf\xe9"}\n{"asin": "P2"}\n'})
+    split = prepare(tmp_path, text=())
+    (bad,) = split.dataset.quarantine.to_pylist()
+    assert (bad["file"], bad["line"]) == (str(tmp_path / "meta_Home.jsonl"), 1)
+    assert bad["reason"].startswith("not utf-8")
+
+
+def test_the_files_of_a_layout(tmp_path):
+    """What a change is looked for in: all that is read, and nothing that only lies there."""
+    def files(path, layout=None):
+        return [file.relative_to(tmp_path).as_posix() for file in layout_files(path, layout)]
+
+    for name, held in {
+        "shared": ["interactions.csv", "items.parquet"],
+        "movielens-100k": ["u.data.gz", "u.item"],
+        "movielens-1m": ["ratings.dat", "movies.dat", "users.dat"],
+        "movielens-latest": ["ratings.csv", "movies.csv"],
+    }.items():
+        folder = tmp_path / name
+        (folder / "runs").mkdir(parents=True)
+        write(folder, dict.fromkeys([*held, "README", "runs/report.json"], "x"))
+        assert detect_layout(folder) == name
+        assert files(folder) == [f"{name}/{file}" for file in held]
+    folder = tmp_path / "amazon"
+    folder.mkdir()
+    reviews = "".join(json.dumps(r) + "\n" for r in REVIEWS[2014])
+    write(folder, {"reviews_Home_5.json": reviews, "meta_Home.json": "{}", "meta_Toys.json": "{}"})
+    expected = ["amazon/reviews_Home_5.json", "amazon/meta_Home.json"]
+    assert files(folder) == files(folder / "reviews_Home_5.json") == expected
+    assert files(folder / "meta_Toys.json") == ["amazon/meta_Toys.json"]
+    with pytest.raises(DataError, match="there is no"):
+        layout_files(tmp_path / "nowhere")

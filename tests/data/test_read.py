@@ -113,3 +113,54 @@ def test_fields_not_asked_for_are_not_read(tmp_path):
     assert table.frame["a"].to_list()[-2:] == ["1999", "late text"]
     with pytest.raises(DataError, match="lacks the column 'b'"):
         read_raw(tmp_path / "t.jsonl", ["b"])
+
+
+CAFE = "café".encode("latin-1")  # not UTF-8: a byte 0xe9 that nothing follows
+
+
+@pytest.mark.parametrize(("suffix", "blank"), [(".csv", b","), (".tsv", b"\t"), (".csv.gz", b",")])
+def test_lines_that_are_not_utf8_are_set_aside_and_none_is_altered(tmp_path, suffix, blank):
+    rows = [b"user_id,item_id", b"1,caf\xc3\xa9", b"2," + CAFE, b'3,"two\nlines ' + CAFE + b'"', b"4,x"]
+    data = b"\n".join(rows).replace(b",", blank)
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    table = read_raw(path)
+    assert table.frame.rows() == [("1", "café", 2), ("4", "x", 6)]
+    sign = blank.decode()
+    assert table.bad.rows() == [
+        (str(path), 3, "not utf-8: byte 0xe9 in place 6", f"2{sign}caf\\xe9"),
+        (str(path), 5, "not utf-8: byte 0xe9 in place 16", f"3{sign}two\nlines caf\\xe9"),
+    ]
+    with pytest.raises(DataError, match="2 bad lines.*line 3: not utf-8"):
+        read_table(path)
+
+
+def test_json_lines_that_are_not_utf8_are_set_aside(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b'{"a": "caf\xc3\xa9"}\n{"a": "' + CAFE + b'"}\n{"a": "\\u00e9"}\n')
+    for columns in (None, ["a"]):
+        table = read_raw(path, columns)
+        assert table.frame.rows() == [("café", 1), ("é", 3)]
+        assert table.bad.rows() == [(str(path), 2, "not utf-8: byte 0xe9 in place 11", '{"a": "caf\\xe9"}')]
+
+
+@pytest.mark.parametrize("data", [b"user_id," + CAFE + b"\n1,2\n", "user_id,item_id\n1,2\n".encode("utf-16")])
+def test_a_header_in_another_encoding_is_refused(tmp_path, data):
+    (tmp_path / "t.csv").write_bytes(data)
+    with pytest.raises(DataError, match="first line of .* is not UTF-8"):
+        read_raw(tmp_path / "t.csv")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfuser_id,item_id\n1,2\n1,2,3\n")
+    assert read_raw(tmp_path / "t.csv", ["user_id"]).frame.rows() == [("1", 2)]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=12).filter(lambda b: not set(b) & set(b'\r\n",\x00 ')), min_size=1))
+def test_every_line_is_kept_as_it_is_or_set_aside(tmp_path_factory, cells):
+    path = tmp_path_factory.mktemp("bytes") / "t.csv"
+    path.write_bytes(b"user_id,item_id\n" + b"".join(b"u," + cell + b"\n" for cell in cells))
+    table = read_raw(path)
+    kept = {line: item.encode() for _, item, line in table.frame.rows()}
+    assert sorted([*kept, *table.bad["line"]]) == list(range(2, len(cells) + 2))
+    assert all(cells[line - 2] == cell for line, cell in kept.items())

@@ -10,7 +10,11 @@ from distilrec.data.published import RawLog
 from distilrec.data.read import SUFFIXES, read_raw, read_table
 from distilrec.errors import DataError, nearest, problem
 
-__all__ = ["LAYOUTS", "RawLog", "detect_layout", "find_file", "read_layout"]
+__all__ = ["LAYOUTS", "RawLog", "detect_layout", "find_file", "layout_files", "read_layout"]
+
+Test = Callable[[Path], bool]
+Reader = Callable[[Path], RawLog]
+Finder = Callable[[Path], Sequence[Path | None]]
 
 
 def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
@@ -48,21 +52,39 @@ def _read_file(path: Path) -> RawLog:
     return RawLog("table", read_raw(path))
 
 
-def _has(*names: str) -> Callable[[Path], bool]:
+def _shared_files(path: Path) -> list[Path | None]:
+    return [find_file(path, (name,)) for name in ("interactions", "items", "users")]
+
+
+def _named(*names: str) -> Finder:
+    return lambda path: [published.existing(path / name) for name in names]
+
+
+def _itself(path: Path) -> list[Path | None]:
+    return [path]
+
+
+def _has(*names: str) -> Test:
     return lambda path: (
         path.is_dir() and all((path / name).is_file() or (path / f"{name}.gz").is_file() for name in names)
     )
 
 
-# name -> (does this path look like it, how to read it); the first that fits is taken
-LAYOUTS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path], RawLog]]] = {
-    "shared": (lambda path: path.is_dir() and find_file(path, ("interactions",)) is not None, _read_shared),
-    "movielens-100k": (_has("u.data"), published.read_movielens_100k),
-    "movielens-1m": (_has("ratings.dat"), published.read_movielens_1m),
-    "movielens-latest": (_has("ratings.csv", "movies.csv"), published.read_movielens_latest),
-    "amazon": (published.is_amazon, published.read_amazon),
-    "sequences": (published.is_sequences, published.read_sequences),
-    "table": (lambda path: path.is_file(), _read_file),
+# name -> (does this path look like it, how to read it, the files that are read); the first that fits is taken
+LAYOUTS: Mapping[str, tuple[Test, Reader, Finder]] = {
+    "shared": (
+        lambda path: path.is_dir() and find_file(path, ("interactions",)) is not None, _read_shared, _shared_files,
+    ),
+    "movielens-100k": (_has("u.data"), published.read_movielens_100k, _named("u.data", "u.item", "u.user")),
+    "movielens-1m": (
+        _has("ratings.dat"), published.read_movielens_1m, _named("ratings.dat", "movies.dat", "users.dat"),
+    ),
+    "movielens-latest": (
+        _has("ratings.csv", "movies.csv"), published.read_movielens_latest, _named("ratings.csv", "movies.csv"),
+    ),
+    "amazon": (published.is_amazon, published.read_amazon, published.amazon_files),
+    "sequences": (published.is_sequences, published.read_sequences, _itself),
+    "table": (lambda path: path.is_file(), _read_file, _itself),
 }
 
 
@@ -71,7 +93,7 @@ def detect_layout(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
         raise DataError(problem(f"there is no {path}", "a file or a folder of interactions", "check the path"))
-    for name, (fits, _) in LAYOUTS.items():
+    for name, (fits, _, _) in LAYOUTS.items():
         if fits(path):
             return name
     held = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
@@ -87,6 +109,20 @@ def detect_layout(path: str | Path) -> str:
 def read_layout(path: str | Path, layout: str | None = None) -> RawLog:
     """The tables of a file or folder. Raises DataError for an unknown layout and for whatever its reader finds."""
     path = Path(path)
+    return LAYOUTS[_chosen(path, layout)][1](path)
+
+
+def layout_files(path: str | Path, layout: str | None = None) -> list[Path]:
+    """The files that `read_layout` reads, and no other: a log's metadata may lie beside it, and a run in its folder.
+
+    Raises DataError as `read_layout` does for a path or a layout that is not there.
+    """
+    path = Path(path)
+    found = LAYOUTS[_chosen(path, layout)][2](path)
+    return [file for file in found if file is not None and file.is_file()]
+
+
+def _chosen(path: Path, layout: str | None) -> str:
     if layout is not None and layout not in LAYOUTS:
         raise DataError(
             problem(f"unknown layout {layout!r}{nearest(layout, LAYOUTS)}", ", ".join(LAYOUTS), "choose one of these")
@@ -94,4 +130,4 @@ def read_layout(path: str | Path, layout: str | None = None) -> RawLog:
     detected = layout or detect_layout(path)
     if not path.exists():
         raise DataError(problem(f"there is no {path}", "a file or a folder of interactions", "check the path"))
-    return LAYOUTS[detected][1](path)
+    return detected

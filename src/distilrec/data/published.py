@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
-from distilrec.data.read import LINE, RawTable, quarantine_rows, read_bytes, read_raw, read_table
+from distilrec.data.read import LINE, RawTable, decoded, quarantine_rows, read_bytes, read_raw, read_table
 from distilrec.errors import DataError, problem
 
 __all__ = [
     "RawLog",
+    "amazon_files",
+    "existing",
     "is_amazon",
     "is_sequences",
     "read_amazon",
@@ -75,36 +77,50 @@ class RawLog:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def _lines(path: Path, encoding: str) -> list[str]:
-    """Lines by the line feeds of the file only: str.splitlines would also cut at signs that occur in titles."""
-    return [line.decode(encoding, errors="replace") for line in read_bytes(path).splitlines()]
+def _lines(path: Path, encoding: str) -> tuple[pl.DataFrame, list[tuple[int, str, str]]]:
+    """(lines that hold more than blanks in column "cells", with their numbers; bad lines, those of other bytes).
+
+    Lines by the line feeds of the file only: str.splitlines would also cut at signs that occur in titles.
+    """
+    numbers, cells, bad = [], [], []
+    for number, line in enumerate(read_bytes(path).splitlines(), 1):
+        text, reason = decoded(line, encoding)
+        if reason is not None:
+            bad.append((number, reason, text[:500]))
+        elif text.strip():
+            numbers.append(number)
+            cells.append(text)
+    if not cells and not bad:
+        raise DataError(problem(f"{path} is empty", "at least one line", "copy or unpack it again"))
+    return pl.DataFrame({LINE: numbers, "cells": cells}, schema={LINE: pl.Int64, "cells": pl.String}), bad
+
+
+def existing(path: Path) -> Path:
+    """The file; where there is none, the packed one of its name."""
+    packed = path.with_name(path.name + ".gz")
+    return packed if packed.is_file() and not path.is_file() else path
 
 
 def _delimited(path: Path, separator: str, names: Sequence[str], encoding: str) -> RawTable:
     """A headerless file with a separator of any length; lines with another number of cells are bad."""
-    gz = path.with_name(path.name + ".gz")
-    path = path if path.is_file() or not gz.is_file() else gz
+    path = existing(path)
     if not path.is_file():
         raise DataError(
             problem(f"there is no file {path}", "all files of the published archive", "unpack the archive again")
         )
-    lines = pl.Series("cells", _lines(path, encoding), dtype=pl.String)
-    frame = lines.to_frame().with_row_index(LINE, 1).with_columns(pl.col(LINE).cast(pl.Int64))
-    frame = frame.filter(pl.col("cells").str.strip_chars() != "")
-    if frame.height == 0:
-        raise DataError(problem(f"{path} is empty", "at least one row", "unpack the archive again"))
+    frame, bad = _lines(path, encoding)
     frame = frame.with_columns(pl.col("cells").str.split(separator).alias("_parts"))
     whole = frame["_parts"].list.len() == len(names)
-    bad = [
+    bad += [
         (line, f"{len(parts)} cells, expected {len(names)}", text)
         for line, text, parts in frame.filter(~whole).select(LINE, "cells", "_parts").rows()
     ]
     cells = [pl.col("_parts").list.get(i).alias(name) for i, name in enumerate(names)]
-    return RawTable(str(path), frame.filter(whole).select(*cells, LINE), quarantine_rows(str(path), bad))
+    return RawTable(str(path), frame.filter(whole).select(*cells, LINE), quarantine_rows(str(path), sorted(bad)))
 
 
 def _table(path: Path, separator: str, names: Sequence[str], encoding: str) -> pl.DataFrame | None:
-    if not (path.is_file() or path.with_name(path.name + ".gz").is_file()):
+    if not existing(path).is_file():
         return None
     table = _delimited(path, separator, names, encoding)
     if table.bad.height:
@@ -132,22 +148,27 @@ def read_movielens_100k(path: Path) -> RawLog:
 
 
 def read_movielens_1m(path: Path) -> RawLog:
-    """ratings.dat, movies.dat, users.dat with `::` between cells, latin-1: the archive ml-1m.zip (ml-10m too)."""
-    events = _delimited(path / "ratings.dat", "::", ("user_id", "item_id", "rating", "timestamp"), "latin-1")
-    items = _table(path / "movies.dat", "::", ("item_id", "title", "genres"), "latin-1")
-    users = _table(path / "users.dat", "::", ("user_id", "gender", "age", "occupation", "zip_code"), "latin-1")
+    """ratings.dat, movies.dat, users.dat with `::` between cells: the archive ml-1m.zip (ml-10m too).
+
+    The first was published in latin-1, the second in UTF-8. Titles of the one are not valid in the other's encoding,
+    so whether the file of titles is UTF-8 tells which it is.
+    """
+    encoding = "latin-1"
+    movies = existing(path / "movies.dat")
+    if movies.is_file() and decoded(read_bytes(movies))[1] is None:
+        encoding = "utf-8"
+    events = _delimited(path / "ratings.dat", "::", ("user_id", "item_id", "rating", "timestamp"), encoding)
+    items = _table(movies, "::", ("item_id", "title", "genres"), encoding)
+    users = _table(path / "users.dat", "::", ("user_id", "gender", "age", "occupation", "zip_code"), encoding)
     return RawLog("movielens-1m", events, items, users)
 
 
 def read_movielens_latest(path: Path) -> RawLog:
     """ratings.csv and movies.csv (ml-latest, ml-latest-small, ml-20m, ml-25m)."""
-    ratings, movies = (
-        path / name if (path / name).is_file() else path / f"{name}.gz" for name in ("ratings.csv", "movies.csv")
-    )
     return RawLog(
         "movielens-latest",
-        read_raw(ratings),
-        read_table(movies).rename({"movieId": "item_id"}),
+        read_raw(existing(path / "ratings.csv")),
+        read_table(existing(path / "movies.csv")).rename({"movieId": "item_id"}),
         None,
         {"user_id": "userId", "item_id": "movieId", "rating": "rating", "timestamp": "timestamp"},
     )
@@ -183,9 +204,12 @@ def is_amazon(path: Path) -> bool:
     return any(_amazon_columns(file) for file in _json_files(path))
 
 
-def read_amazon(path: Path) -> RawLog:
-    """Reviews as JSON Lines in the field names of 2014, 2018 or 2023; metadata is any `meta*` file beside them."""
-    reviews = [(file, names) for file in _json_files(path) if (names := _amazon_columns(file))]
+def amazon_files(path: Path) -> tuple[Path, Path | None]:
+    """(the file of reviews, its metadata or None): any `meta*` file beside it that bears its name.
+
+    A folder that holds a single metadata file needs no such name. Raises DataError unless there is one review file.
+    """
+    reviews = [file for file in _json_files(path) if _amazon_columns(file)]
     if len(reviews) != 1:
         raise DataError(
             problem(
@@ -194,20 +218,26 @@ def read_amazon(path: Path) -> RawLog:
                 "point to the file of reviews; its metadata is found beside it",
             )
         )
-    file, names = reviews[0]
-    beside = _json_files(file.parent)
+    (file,) = reviews
     stem = file.name.split(".")[0].removeprefix("reviews_").removesuffix("_5").removesuffix("_10")
-    metas = [other for other in beside if other.name.startswith("meta")]
-    meta = next(
-        (other for other in metas if stem in other.name), metas[0] if len(metas) == 1 and path.is_dir() else None
-    )
-    return RawLog(
-        "amazon", read_raw(file, list(names.values())), None if meta is None else _amazon_items(meta), None, names
-    )
+    metas = [other for other in _json_files(file.parent) if other.name.startswith("meta")]
+    alone = metas[0] if len(metas) == 1 and path.is_dir() else None
+    return file, next((other for other in metas if stem in other.name), alone)
 
 
-def _amazon_items(path: Path) -> pl.DataFrame:
-    """Metadata: the last entry of an item counts (the files of 2018 repeat some entries)."""
+def read_amazon(path: Path) -> RawLog:
+    """Reviews as JSON Lines in the field names of 2014, 2018 or 2023, and their metadata (see `amazon_files`)."""
+    file, meta = amazon_files(path)
+    names = _amazon_columns(file) or {}
+    events, items = read_raw(file, list(names.values())), None
+    if meta is not None:
+        items, bad = _amazon_items(meta)
+        events = replace(events, bad=pl.concat([events.bad, bad]))
+    return RawLog("amazon", events, items, None, names)
+
+
+def _amazon_items(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(metadata, bad rows): the last entry of an item counts (the files of 2018 repeat some entries)."""
     key = next((name for name in ("parent_asin", "asin") if name in _first_line(path)), "asin")
     table = read_raw(path, [key], optional=AMAZON_ITEMS)
     kept = [name for name in AMAZON_ITEMS if name in table.frame.columns]
@@ -216,7 +246,7 @@ def _amazon_items(path: Path) -> pl.DataFrame:
     for name in kept:
         if frame[name].dtype == pl.List(pl.Null):
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
-    return frame.unique("item_id", keep="last", maintain_order=True)
+    return frame.unique("item_id", keep="last", maintain_order=True), table.bad
 
 
 def is_sequences(path: Path) -> bool:
@@ -228,16 +258,10 @@ def is_sequences(path: Path) -> bool:
 
 def read_sequences(path: Path) -> RawLog:
     """One line per user: the user's key, then the keys of its items, oldest first, separated by blanks."""
-    text = _lines(path, "utf-8")
-    lines = pl.DataFrame({"cells": pl.Series(text, dtype=pl.String)}).with_row_index(LINE, 1)
-    lines = lines.with_columns(pl.col(LINE).cast(pl.Int64), pl.col("cells").str.extract_all(r"\S+").alias("_parts"))
-    lines = lines.filter(pl.col("_parts").list.len() > 0)
-    if lines.height == 0:
-        raise DataError(problem(f"{path} is empty", "one line per user", "check how the file was written"))
+    lines, bad = _lines(path, "utf-8")
+    lines = lines.with_columns(pl.col("cells").str.extract_all(r"\S+").alias("_parts"))
     short = lines.filter(pl.col("_parts").list.len() < 2)
-    bad = quarantine_rows(
-        str(path), [(line, "a user without items", cells) for cells, line in short.select("cells", LINE).rows()]
-    )
+    bad += [(line, "a user without items", cells) for cells, line in short.select("cells", LINE).rows()]
     whole = lines.filter(pl.col("_parts").list.len() >= 2)
     events = whole.select(
         pl.col("_parts").list.first().alias("user_id"),
@@ -245,4 +269,4 @@ def read_sequences(path: Path) -> RawLog:
         pl.int_ranges(0, pl.col("_parts").list.len() - 1, dtype=pl.Int64).alias("seq_pos"),
         LINE,
     ).explode("item_id", "seq_pos")
-    return RawLog("sequences", RawTable(str(path), events, bad))
+    return RawLog("sequences", RawTable(str(path), events, quarantine_rows(str(path), sorted(bad))))

@@ -1,16 +1,19 @@
 """Reading one table: Parquet, CSV, TSV and JSON Lines, gzip included.
 
 Text formats are read as text and given types later (`rows.standardize`): a log of a million lines with one bad
-cell must lose that line, not the run. Lines that cannot even be cut into columns are handed back as bad rows.
+cell must lose that line, not the run. Lines that cannot even be cut into columns, and lines that are not UTF-8, are
+handed back as bad rows: a key or title with a replaced sign in it would be another key.
 """
 
 from __future__ import annotations
 
 import ast
+import codecs
 import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +29,9 @@ __all__ = [
     "QUARANTINE_SCHEMA",
     "SUFFIXES",
     "RawTable",
+    "decoded",
     "quarantine_rows",
+    "read_bytes",
     "read_raw",
     "read_table",
     "require_columns",
@@ -34,12 +39,26 @@ __all__ = [
 
 LINE = "_line"  # 1-based line of a text file, or row of a Parquet file
 QUARANTINE_SCHEMA: dict[str, Any] = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "content": pl.String}
+_FOREIGN = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, after decoding with "surrogateescape"
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 
 def quarantine_rows(file: str, rows: Iterable[tuple[int, str, str]]) -> pl.DataFrame:
     """Bad rows as a frame of file, line, reason, content; `rows` gives (line, reason, content)."""
     return pl.DataFrame([(file, *row) for row in rows], schema=QUARANTINE_SCHEMA, orient="row")
+
+
+def decoded(line: bytes, encoding: str = "utf-8") -> tuple[str, str | None]:
+    """(text of a line, None), or (the line with its foreign bytes written as \\xNN, the reason why it is bad).
+
+    >>> decoded("café".encode("latin-1"))
+    ('caf\\\\xe9', 'not utf-8: byte 0xe9 in place 4')
+    """
+    try:
+        return line.decode(encoding), None
+    except UnicodeDecodeError as error:
+        reason = f"not {encoding}: byte 0x{line[error.start]:02x} in place {error.start + 1}"
+        return line.decode(encoding, errors="backslashreplace"), reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +185,10 @@ def _read_csv(path: Path, separator: str) -> RawTable:
     data = read_bytes(path)
     if not data.strip():
         raise _empty(path)
+    if decoded(data.split(b"\n", 1)[0])[1] is not None:  # polars replaces what it cannot read here, and here only
+        raise DataError(
+            problem(f"the first line of {path} is not UTF-8", "a text file in UTF-8", "save it again in that encoding")
+        )
     try:
         frame = pl.read_csv(
             io.BytesIO(data), separator=separator, infer_schema=False, encoding="utf8", raise_if_empty=True
@@ -181,14 +204,19 @@ def line_column(height: int, first: int) -> pl.Series:
 
 
 def _read_csv_by_line(path: Path, data: bytes, separator: str) -> RawTable:
-    reader = csv.reader(io.StringIO(data.decode("utf-8", errors="replace"), newline=""), delimiter=separator)
+    # foreign bytes pass through the reader as lone surrogates, so that a row keeps its cells and its line
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     header = next(reader)
     good: list[list[str | None]] = []
     lines: list[int] = []
     bad: list[tuple[int, str, str]] = []
     try:
         for row in reader:
-            if len(row) == len(header):
+            if _FOREIGN.search(joined := separator.join(row)):
+                content, reason = decoded(joined.encode("utf-8", errors="surrogateescape"))
+                bad.append((reader.line_num, str(reason), content[:500]))
+            elif len(row) == len(header):
                 good.append([cell or None for cell in row])
                 lines.append(reader.line_num)
             elif row:
@@ -238,7 +266,10 @@ def _read_json_by_line(path: Path, lines: list[bytes], names: Sequence[str] | No
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        text = line.decode("utf-8", errors="replace")
+        text, reason = decoded(line)
+        if reason is not None:
+            bad.append((number, reason, text[:500]))
+            continue
         try:
             record = json.loads(text)
         except json.JSONDecodeError as error:
