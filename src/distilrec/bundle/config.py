@@ -4,6 +4,7 @@
     items.json      external item keys; the place in the list is the internal id
     titles.json     titles for display, one or null per item (only if the data has titles)
     users.json      external user keys (only for models that know users)
+    values-*.json   the long vocabularies of a bundle that answers rows; such a bundle has none of the three above
     config.json     what goes in, what comes out; server, page and `inspect` read only this
     card.md, ...    whatever `seal` was given
     digests.json    SHA-256 of each of the files above
@@ -16,7 +17,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,21 @@ from distilrec.errors import BundleError, problem
 from distilrec.files import atomic_folder, digest_file, digest_json, read_json, recover
 
 __all__ = [
-    "GRAPH", "SCHEMA", "bundle_digest", "is_whole", "library_version", "read_config", "seal", "verify", "write_bundle",
+    "GRAPH", "ROW_TASKS", "SCHEMA", "bundle_digest", "is_whole", "library_version", "read_config", "seal", "verify",
+    "write_bundle",
 ]
 
 SCHEMA = 1
+ROW_TASKS = ("predict", "tag")  # rows of features in, a number per output out
 GRAPH = "model.onnx"
 _DIGESTS = "digests.json"
 _AGAIN = "export it again with `distilrec export`, or copy the whole folder again from where it came"
-_REQUIRED = {
-    "schema": int, "task": str, "inputs": list, "outputs": list, "graphs": dict, "seen": str, "max_length": int,
-    "items": int, "parameters": int,
+_REQUIRED: dict[str, type] = {
+    "schema": int, "task": str, "inputs": list, "outputs": list, "graphs": dict, "parameters": int,
 }
+_REQUIRED_OF_RANK: dict[str, type] = {"seen": str, "max_length": int, "items": int}
+_INPUT: dict[str, type] = {"name": str, "kind": str, "columns": list, "required": bool}
+_OUTPUT: dict[str, type] = {"name": str, "head": str, "kind": str, "space": str}
 
 
 def library_version() -> str:
@@ -46,14 +51,17 @@ def library_version() -> str:
 
 
 def write_bundle(
-    path: str | Path, config: Mapping[str, Any], graph: bytes, *, items: Sequence[str],
-    titles: Sequence[str | None] | None, users: Sequence[str] | None, card: str | None,
+    path: str | Path, config: Mapping[str, Any], graph: bytes, *, card: str | None,
+    vocabularies: Mapping[str, Sequence[str | None] | None],
 ) -> Path:
-    """Write the whole folder under a temporary name and put it in place; returns `path`."""
+    """Write the whole folder under a temporary name and put it in place; returns `path`.
+
+    vocabularies: file name -> the list that it holds, or None for a file that this bundle does not have.
+    """
     path = Path(path)
     with atomic_folder(path) as folder:
         (folder / GRAPH).write_bytes(graph)
-        for name, vocabulary in (("items.json", items), ("titles.json", titles), ("users.json", users)):
+        for name, vocabulary in vocabularies.items():
             if vocabulary is not None:
                 _write(folder / name, json.dumps(list(vocabulary), ensure_ascii=False, separators=(",", ":")))
         _write(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -71,8 +79,8 @@ def seal(path: str | Path, files: Mapping[str, str]) -> Path:
     """
     path = Path(path)
     digests = verify(path)
+    fixed = {GRAPH, "items.json", "titles.json", "users.json", "config.json", _DIGESTS, *_vocabularies(path)}
     for name in files:
-        fixed = {GRAPH, "items.json", "titles.json", "users.json", "config.json", _DIGESTS}
         if name in fixed or not _is_plain(name):
             raise BundleError(problem(f"cannot seal {name!r} into a bundle", "a new file name such as 'card.md'"))
     with atomic_folder(path) as folder:
@@ -97,6 +105,10 @@ def verify(path: str | Path) -> dict[str, str]:
             raise BundleError(problem(
                 f"{path / name} has changed since the export (SHA-256 {seen[:12]}...)", f"{expected[:12]}...", _AGAIN,
             ))
+    absent = sorted(_vocabularies(path) - set(digests))
+    if absent:
+        raise BundleError(problem(f"{path / _DIGESTS} does not name {', '.join(absent)}",
+                                  "every vocabulary that config.json names", _AGAIN))
     return digests
 
 
@@ -132,17 +144,53 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"schema {SCHEMA} or older, which is what distilrec {library_version()} reads",
             "pip install --upgrade distilrec",
         ))
-    bad = list(_REQUIRED) if schema is None else [
-        name for name, kind in _REQUIRED.items() if not isinstance(config.get(name), kind)
-    ]
+    wanted = _REQUIRED if _task(config) in ROW_TASKS else {**_REQUIRED, **_REQUIRED_OF_RANK}
+    bad = list(wanted) if schema is None else _wrong(config, wanted)
+    if not bad and config["task"] in ROW_TASKS:
+        bad = _wrong_parts(config["inputs"], _INPUT, "inputs") + _wrong_parts(config["outputs"], _OUTPUT, "outputs")
     if bad:
         raise BundleError(problem(f"{file}: wrong or missing {', '.join(bad)}", "the fields of a bundle", _AGAIN))
     vectors = config.get("item_vectors")
     named = [*config["graphs"].values(), *([vectors.get("file")] if isinstance(vectors, dict) else [])]
+    named += [one["vocabulary"] for one in config["inputs"] if isinstance(one, dict)
+              and isinstance(one.get("vocabulary"), str)]
     outside = [name for name in named if not isinstance(name, str) or not _is_plain(name)]
     if outside:
         raise BundleError(problem(f"{file} names {outside[0]!r}", "files of the bundle's own folder", _AGAIN))
     return config
+
+
+def _task(config: Any) -> Any:
+    return config.get("task") if isinstance(config, dict) else None
+
+
+def _wrong(part: Mapping[str, Any], wanted: Mapping[str, type]) -> list[str]:
+    return [name for name, kind in wanted.items() if not isinstance(part.get(name), kind)]
+
+
+def _wrong_parts(parts: Collection[Any], wanted: Mapping[str, type], what: str) -> list[str]:
+    """The fields that one of `parts` lacks, as "inputs[2].kind"; no parts at all are wrong too."""
+    if not parts:
+        return [what]
+    return [f"{what}[{place}].{name}" for place, part in enumerate(parts)
+            for name in (_wrong(part, wanted) if isinstance(part, dict) else wanted)]
+
+
+def _vocabularies(path: Path) -> set[str]:
+    """The vocabulary files that config.json names. A config.json that cannot be read names none: `verify` comes to it
+    only where its digest is right."""
+    try:
+        inputs = read_json(path / "config.json")["inputs"]
+        return {one["vocabulary"] for one in inputs if isinstance(one.get("vocabulary"), str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def _answers_rows(path: Path) -> bool:
+    try:
+        return _task(read_json(path / "config.json")) in ROW_TASKS
+    except (OSError, ValueError):
+        return False
 
 
 def _read_digests(path: Path) -> dict[str, str]:
@@ -154,7 +202,8 @@ def _read_digests(path: Path) -> dict[str, str]:
         raise BundleError(problem(what, "a folder made by `distilrec export`", "check the path")) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BundleError(problem(f"{file} is not JSON: {error}", "an untouched file", _AGAIN)) from None
-    if not isinstance(digests, dict) or not {GRAPH, "items.json", "config.json"} <= set(digests):
+    named = set(digests) if isinstance(digests, dict) else set()
+    if not {GRAPH, "config.json"} <= named or ("items.json" not in named and not _answers_rows(path)):
         raise BundleError(problem(f"{file} does not name the files of a bundle", "an untouched file", _AGAIN))
     if not all(_is_plain(name) and isinstance(digest, str) for name, digest in digests.items()):
         raise BundleError(problem(f"{file} names a file outside the bundle", "plain file names", _AGAIN))

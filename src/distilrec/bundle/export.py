@@ -26,12 +26,12 @@ from distilrec.models.popularity import Popularity
 from distilrec.models.trained import Trained
 from distilrec.types import Histories, Split
 
-__all__ = ["export"]
+__all__ = ["OPSET", "TOLERANCE", "export", "quiet_exporter"]
 
 # 23 is the first opset with a fused Attention: a third less CPU per request than the spelled-out one of opset 20.
-_OPSET = 23
+OPSET = 23
 _OPSET_RECURRENT = 20  # the newest that the tracing exporter writes
-_TOLERANCE = 1e-4
+TOLERANCE = 1e-4
 
 
 def export(
@@ -82,10 +82,10 @@ def export(
         config["item_vectors"] = None  # one number per item says nothing about likeness
     else:
         config["item_vectors"]["offset"] = find_bytes(graph, data, table)
-    return write_bundle(
-        path, config, data, items=list(map(str, dataset.item_keys)), titles=_titles(split), card=card,
-        users=list(map(str, dataset.user_keys)) if body.uses_users else None,
-    )
+    return write_bundle(path, config, data, card=card, vocabularies={
+        "items.json": list(map(str, dataset.item_keys)), "titles.json": _titles(split),
+        "users.json": list(map(str, dataset.user_keys)) if body.uses_users else None,
+    })
 
 
 class _Body(nn.Module):
@@ -159,7 +159,7 @@ def _to_onnx(body: _Body) -> onnx.ModelProto:
     # The graph-capturing exporter unrolls recurrent layers over a fixed length; only the tracing one keeps them whole.
     recurrent = any(isinstance(module, nn.RNNBase) for module in body.modules())
     try:
-        with _quiet_exporter(), torch.inference_mode():
+        with quiet_exporter(), torch.inference_mode():
             graph = _trace(body, arguments, names) if recurrent else _capture(body, arguments, names)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise BundleError(problem(
@@ -178,7 +178,7 @@ def _capture(body: _Body, arguments: tuple[Tensor, ...], names: list[str]) -> on
     length = torch.export.Dim("L", max=body.max_length) if body.max_length > 1 else None
     shapes = ({0: batch, 1: length}, {0: batch})[: len(arguments)]
     program = torch.onnx.export(
-        body, arguments, dynamo=True, opset_version=_OPSET, input_names=names, output_names=["vector"],
+        body, arguments, dynamo=True, opset_version=OPSET, input_names=names, output_names=["vector"],
         dynamic_shapes=shapes, verbose=False,
     )
     return program.model_proto  # type: ignore[union-attr]
@@ -196,7 +196,7 @@ def _trace(body: _Body, arguments: tuple[Tensor, ...], names: list[str]) -> onnx
 
 
 @contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter warns of its own internals (and of torchvision, which nobody needs); nothing a reader can act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -240,7 +240,7 @@ def _compare(body: _Body, graph: bytes, vectors: np.ndarray, bias: np.ndarray | 
         if fault:
             raise BundleError(problem(
                 f"the exported graph and the torch model disagree at batch {batch}, length {width}: {fault}",
-                f"equality within {_TOLERANCE:g} of the largest value",
+                f"equality within {TOLERANCE:g} of the largest value",
                 "this is a fault of the export, nothing was written; please report it with the model's settings",
             ))
 
@@ -251,10 +251,10 @@ def _difference(
     """What differs between torch's vectors [B, D] and masked scores [B, I], and ONNX's vectors and lists [B, k]."""
     if not np.isfinite(expected).all():
         return "torch gives NaN or infinite vectors"
-    if not np.allclose(expected, vector, rtol=0, atol=_TOLERANCE * max(1e-3, float(np.abs(expected).max()))):
+    if not np.allclose(expected, vector, rtol=0, atol=TOLERANCE * max(1e-3, float(np.abs(expected).max()))):
         return f"vectors differ by up to {np.abs(expected - vector).max():g}"
     finite = np.abs(full[np.isfinite(full)])
-    near = _TOLERANCE * max(1e-3, float(finite.max(initial=0.0)))
+    near = TOLERANCE * max(1e-3, float(finite.max(initial=0.0)))
     best = -np.sort(-full, axis=1)[:, : items.shape[1]]
     own = np.take_along_axis(full, np.maximum(items, 0), axis=1)
     own[items < 0] = -np.inf

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,21 +15,18 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from distilrec.bundle import config as folder
+from distilrec.bundle.row_runtime import RowBundle, open_rows
+from distilrec.bundle.session import open_graph, timed
 from distilrec.errors import BundleError, DataError, problem
 from distilrec.types import Histories, Recommendations
 
-__all__ = ["Bundle", "Recommendation", "latency", "load"]
+__all__ = ["Bundle", "Recommendation", "latency", "load", "load_rank", "load_rows"]
 
 _OUTPUTS = ["items", "scores"]
 _SCORES_BYTES = 32 << 20  # scores of one batch: bounds the memory of evaluating any catalog
 _BATCH_ROWS = 256
-_LOAD_ERRORS = (
-    ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile, ort_errors.NotImplemented, ort_errors.RuntimeException,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +45,8 @@ class Recommendation:
         return iter(zip(self.items, self.scores, strict=True))
 
 
-def load(path: str | Path, *, verify: bool = True, threads: int = 1) -> Bundle:
-    """Open the bundle at `path`.
+def load(path: str | Path, *, verify: bool = True, threads: int = 1) -> Any:
+    """Open the bundle at `path`: a Bundle for the task rank, a RowBundle for predict and tag.
 
     verify: hash every file first (a few milliseconds per megabyte).
     threads: CPU threads for one request. One is fastest for catalogs below a million items.
@@ -61,12 +57,32 @@ def load(path: str | Path, *, verify: bool = True, threads: int = 1) -> Bundle:
     if verify:
         folder.verify(path)
     config = folder.read_config(path)
+    if config["task"] in folder.ROW_TASKS:
+        return open_rows(path, config, threads)
     if config["task"] != "rank":
-        raise BundleError(problem(f"{path} holds a bundle for the task {config['task']!r}", "task 'rank'"))
+        raise BundleError(problem(f"{path} holds a bundle for the task {config['task']!r}", "rank, predict or tag"))
     keys = _vocabulary(path / "items.json", config["items"])
     users = _vocabulary(path / "users.json", None) if any(i["name"] == "user" for i in config["inputs"]) else None
-    bundle = Bundle(path, config, _session(path / str(config["graphs"].get("rank")), threads), keys, users)
+    bundle = Bundle(path, config, open_graph(path / str(config["graphs"].get("rank")), threads), keys, users)
     bundle.hold()
+    return bundle
+
+
+def load_rank(path: str | Path, *, threads: int = 1) -> Bundle:
+    """`load` for callers that need recommendations; BundleError for a bundle of another task."""
+    bundle = load(path, threads=threads)
+    if not isinstance(bundle, Bundle):
+        raise BundleError(problem(f"{path} answers the task {bundle.task}: rows of features", "a bundle that recommends",
+                                  "use `distilrec predict`, or POST /predict"))
+    return bundle
+
+
+def load_rows(path: str | Path, *, threads: int = 1) -> RowBundle:
+    """`load` for callers that ask with rows of features; BundleError for a bundle of another task."""
+    bundle = load(path, threads=threads)
+    if not isinstance(bundle, RowBundle):
+        raise BundleError(problem(f"{path} answers the task rank: histories of items", "a bundle of predict or tag",
+                                  "use `distilrec recommend`, or POST /recommend"))
     return bundle
 
 
@@ -75,6 +91,8 @@ class Bundle:
 
     Attributes: path, config (config.json), item_keys (the list; the place is the internal id), digest.
     """
+
+    task = "rank"
 
     def __init__(
         self, path: Path, config: dict[str, Any], session: onnxruntime.InferenceSession, item_keys: list[str],
@@ -265,18 +283,7 @@ class Bundle:
 
 def latency(bundle: Bundle, histories: Sequence[Sequence[str]], k: int = 10, *, warm_up: int = 20) -> dict[str, float]:
     """Wall milliseconds of one `recommend` call at a time: {"p50", "p99", "cpu"} ("cpu" is the mean CPU time)."""
-    for history in list(histories)[:warm_up]:
-        bundle.recommend(history, k)
-    walls = np.empty(len(histories))
-    cpu = time.process_time()
-    for place, history in enumerate(histories):
-        start = time.perf_counter()
-        bundle.recommend(history, k)
-        walls[place] = time.perf_counter() - start
-    cpu = (time.process_time() - cpu) / max(1, len(histories))
-    return {
-        "p50": float(np.percentile(walls, 50)) * 1e3, "p99": float(np.percentile(walls, 99)) * 1e3, "cpu": cpu * 1e3,
-    }
+    return timed(len(histories), lambda place: bundle.recommend(histories[place], k), warm_up)
 
 
 def _padded(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -296,18 +303,3 @@ def _vocabulary(file: Path, expected: int | None) -> list[str]:
     if not isinstance(keys, list) or (expected is not None and len(keys) != expected):
         raise BundleError(problem(f"{file} does not hold the {expected} keys of config.json", "files of one export"))
     return keys
-
-
-def _session(file: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Every new shape would leave a plan behind, and a server sees every shape.
-    options.enable_mem_pattern = False
-    # Waiting threads would burn a core between requests.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except _LOAD_ERRORS as error:
-        raise BundleError(problem(f"{file} cannot be loaded: {error}", "a graph that onnxruntime reads")) from None

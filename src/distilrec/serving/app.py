@@ -1,4 +1,4 @@
-"""The HTTP face of a bundle: POST /recommend, /items/{key}/similar, /health, /metrics, /docs.
+"""The HTTP face of a bundle: POST /recommend, /items/{key}/similar or POST /predict, and /health, /metrics, /docs.
 
 The model runs in the thread of the event loop: one answer takes about 0.15 ms of it, and there is nothing to queue or
 to lock. Whether a thread pool is better is not settled. Ten interleaved rounds each on two busy cores (12,101 items,
@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
 import uvicorn
 from litestar import Litestar, MediaType, Request, Response, get, post
@@ -31,15 +32,19 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from distilrec.bundle.config import library_version
+from distilrec.bundle.row_runtime import RowBundle
 from distilrec.bundle.runtime import Bundle, Recommendation, load
 from distilrec.errors import BundleError, DistilrecError, problem
 from distilrec.serving.metrics import Metrics, observe
 from distilrec.serving.pages import DocsPage, start_page
+from distilrec.serving.predict import describe_rows, predict
 from distilrec.serving.schema import (
     MAX_BODY_BYTES,
     MAX_K,
+    MAX_ROWS_BYTES,
     Health,
     Problem,
     RecommendRequest,
@@ -52,6 +57,9 @@ __all__ = ["create_app", "serve"]
 
 _LOG = logging.getLogger("distilrec.serving")
 _SEE = "see /docs"
+_LIMIT = 1000  # requests under way at once
+_ITEMS, _SIMILAR = "/items/", "/similar"
+_RANK_ROUTES, _ROW_ROUTES = ("POST /recommend", "GET /items/{key}/similar"), ("POST /predict",)
 _BAD_BODY = {
     400: ResponseSpec(Problem, description="The body is not JSON.", generate_examples=False),
     413: ResponseSpec(Problem, description="The body is too large.", generate_examples=False),
@@ -87,8 +95,9 @@ def similar(
     key: FromPath[str], state: State,
     k: Annotated[int, QueryParameter(ge=1, le=MAX_K, description="How many items to return.")] = 10,
 ) -> RecommendResponse:
-    """By the cosine of the item vectors."""
+    """By the cosine of the item vectors. A key may hold slashes."""
     bundle: Bundle = state.bundle
+    key = unquote(key)  # as `_whole_keys` quoted it
     if key not in bundle:
         raise NotFoundException(f"unknown item {key!r}")
     try:
@@ -100,15 +109,20 @@ def similar(
 @get("/health", sync_to_thread=False, summary="Is it up, and what does it serve", raises=[])
 def health(state: State) -> Health:
     """Answers 200 as soon as the bundle is loaded."""
-    bundle: Bundle = state.bundle
-    return Health("ok", bundle.digest, bundle.name, library_version(), round(time.monotonic() - state.started, 3),
-                  bundle.n_items, bundle.parameters, str(bundle.config.get("created", "")))
+    bundle: Bundle | RowBundle = state.bundle
+    answer = Health("ok", bundle.digest, bundle.name, library_version(), round(time.monotonic() - state.started, 3),
+                    bundle.parameters, str(bundle.config.get("created", "")), bundle.task)
+    if isinstance(bundle, Bundle):
+        answer.items = bundle.n_items
+    else:
+        answer.fields, answer.heads = list(bundle.fields), [head.name for head in bundle.heads]
+    return answer
 
 
 @get("/metrics", sync_to_thread=False, media_type=MediaType.TEXT, summary="Counts and times for Prometheus", raises=[])
 def metrics(state: State) -> str:
     """Prometheus text format."""
-    bundle: Bundle = state.bundle
+    bundle: Bundle | RowBundle = state.bundle
     labels = {"bundle": bundle.digest, "name": bundle.name, "version": library_version()}
     return state.metrics.text(labels, time.monotonic() - state.started)
 
@@ -118,11 +132,15 @@ def start(state: State) -> str:
     return start_page(state.bundle)
 
 
-def create_app(bundle: Bundle) -> Litestar:
-    """The application around a loaded bundle, without a server; state holds `bundle`, `metrics` and `started`."""
+def create_app(bundle: Bundle | RowBundle, limit: int = _LIMIT) -> Litestar:
+    """The application around a loaded bundle, without a server; state holds `bundle`, `metrics` and `started`.
+
+    Only the routes that fit the bundle's task are there. limit: requests under way at once, more get a 503.
+    """
     counts = Metrics()
+    routes = [recommend, similar] if isinstance(bundle, Bundle) else [predict]
     app = Litestar(
-        route_handlers=[recommend, similar, health, metrics, start],
+        route_handlers=[*routes, health, metrics, start],
         state=State({"bundle": bundle, "metrics": counts, "started": time.monotonic()}),
         request_max_body_size=MAX_BODY_BYTES,
         # Bytes that are no UTF-8 and brackets nested without end leave the JSON decoder as they are.
@@ -136,27 +154,46 @@ def create_app(bundle: Bundle) -> Litestar:
         ),
         logging_config=None,
     )
-    app.asgi_handler = observe(app.asgi_handler, counts)
+    if isinstance(bundle, RowBundle):
+        describe_rows(app.openapi_schema, bundle)
+    app.asgi_handler = observe(_whole_keys(app.asgi_handler), counts, limit)
     return app
 
 
-def serve(path: str | Path, host: str = "127.0.0.1", port: int = 8000) -> None:
+def _whole_keys(inner: ASGIApp) -> ASGIApp:
+    """Quote item keys again: the server unquotes paths, and a key "a/b" would look like two parts of one."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.startswith(_ITEMS) and path.endswith(_SIMILAR):
+            key = path[len(_ITEMS):-len(_SIMILAR)]
+            scope["path"] = f"{_ITEMS}{quote(key, safe='')}{_SIMILAR}"
+        await inner(scope, receive, send)
+
+    return app
+
+
+def serve(path: str | Path, host: str = "127.0.0.1", port: int = 8000, limit: int = _LIMIT) -> None:
     """Serve the bundle at `path` until SIGINT or SIGTERM; requests under way are finished first (10 s at most).
 
     port: 0 takes a free one; the first line of the log says which.
+    limit: requests under way at once; more are answered with a 503 that says so.
 
     Raises BundleError for a damaged bundle and DistilrecError for an address that cannot be taken.
     """
     started = time.perf_counter()
     bundle = load(path)
-    app = create_app(bundle)
+    app = create_app(bundle, limit)
     listener = _listen(host, port)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10, lifespan="on")
+    # Idle connections count there too; past twice the limit uvicorn refuses by itself, in fewer words.
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10, lifespan="on",
+                            limit_concurrency=2 * limit)
+    what = f"{bundle.n_items:,} items" if isinstance(bundle, Bundle) else f"task {bundle.task}"
     shown = f"[{host}]" if ":" in host else host
     _LOG.info(
-        "serving %s (%s, %d items, %d parameters, digest %s) on http://%s:%d after %.2f s; stop with Ctrl-C",
-        bundle.path, bundle.name, bundle.n_items, bundle.parameters, bundle.digest[:12], shown,
+        "serving %s (%s, %s, %d parameters, digest %s) on http://%s:%d after %.2f s; stop with Ctrl-C",
+        bundle.path, bundle.name, what, bundle.parameters, bundle.digest[:12], shown,
         listener.getsockname()[1], time.perf_counter() - started,
     )
     try:
@@ -193,18 +230,38 @@ def _http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Resp
         if any(e.get("message") == "'data'" for e in extra):  # litestar's way of saying that there was no body
             return _bad_json(request, ValueError("it is empty"))
         places = [("body" if e.get("key") in (None, "data") else e["key"], e["message"]) for e in extra]
+        if not places and "\n" in error.detail:  # a `problem` of the library, which has all three parts
+            return _library_problem(error.detail)
         faults = "; ".join(f"{place}: {message}" for place, message in places) or error.detail
         return _answer(422, explain(faults), "the fields and limits of this route")
     if isinstance(error, RequestEntityTooLarge):
+        if request.url.path == "/predict":
+            return _answer(413, "the body is too large", f"at most {MAX_ROWS_BYTES:,} bytes", "send fewer rows at once")
         return _answer(413, "the body is too large", f"at most {MAX_BODY_BYTES:,} bytes", "send the latest events only")
     if isinstance(error, MethodNotAllowedException):
         return _answer(405, f"{request.method} {request.url.path}", "another method", headers=error.headers)
     if isinstance(error, NotFoundException):
-        seen = error.detail if error.detail.startswith("unknown item") else f"nothing at {request.url.path}"
-        return _answer(404, seen, "an item key or a route that exists")
+        return _not_found(request, error)
     if isinstance(error, ClientException):
         return _bad_json(request, error)
     return _answer(error.status_code, error.detail, "a request as documented")
+
+
+def _not_found(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    if error.detail.startswith("unknown item"):
+        return _answer(404, error.detail, "an item key or a route that exists")
+    path, bundle = request.url.path, request.app.state.bundle
+    own, other = (_RANK_ROUTES, _ROW_ROUTES) if isinstance(bundle, Bundle) else (_ROW_ROUTES, _RANK_ROUTES)
+    if path in (one.split()[1] for one in other) or (path.startswith(_ITEMS) and path.endswith(_SIMILAR)):
+        return _answer(404, f"{path} does not fit this bundle, whose task is {bundle.task}", " or ".join(own))
+    return _answer(404, f"nothing at {path}", "an item key or a route that exists")
+
+
+def _library_problem(text: str) -> Response[Problem]:
+    """An error of the library, whose lines are those of errors.problem."""
+    seen, *lines = text.split("\n  ")
+    parts = dict(line.partition(": ")[::2] for line in lines)
+    return _answer(422, seen, parts.get("expected", "the fields of this bundle"), parts.get("what to do", _SEE))
 
 
 def _bad_json(_request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

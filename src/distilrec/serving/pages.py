@@ -13,7 +13,9 @@ from typing import Any
 from litestar import Request
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
+from distilrec.bundle.row_runtime import RowBundle
 from distilrec.bundle.runtime import Bundle
+from distilrec.serving.predict import example_row
 
 __all__ = ["DocsPage", "start_page"]
 
@@ -47,12 +49,19 @@ class DocsPage(OpenAPIRenderPlugin):
         return _page(info["title"], "".join(parts)).encode()
 
 
-def start_page(bundle: Bundle) -> str:
+def start_page(bundle: Bundle | RowBundle) -> str:
     """What is served here, and where."""
-    example = {"history": bundle.item_keys[:2], "k": 5}
-    command = f"curl -X POST localhost:8000/recommend -H 'Content-Type: application/json' -d '{json.dumps(example)}'"
+    if isinstance(bundle, Bundle):
+        route, example = "/recommend", {"history": bundle.item_keys[:2], "k": 5}
+        what = ("items", f"{bundle.n_items:,}")
+    else:
+        route, example = "/predict", {"rows": [example_row(bundle)]}
+        what = ("predicts", ", ".join(f"{head.name} ({head.kind})" for head in bundle.heads))
+    # for a shell, where a quote ends a quoted text
+    body = json.dumps(example, ensure_ascii=False).replace("'", "'\\''")
+    command = f"curl -X POST localhost:8000{route} -H 'Content-Type: application/json' -d '{body}'"
     rows = [
-        ("student", bundle.name), ("items", f"{bundle.n_items:,}"), ("parameters", f"{bundle.parameters:,}"),
+        ("student", bundle.name), ("task", bundle.task), what, ("parameters", f"{bundle.parameters:,}"),
         ("trained on", str(bundle.config.get("dataset", {}).get("name", ""))),
         ("exported", str(bundle.config.get("created", ""))), ("digest", bundle.digest),
     ]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from distilrec.errors import nearest
 
 __all__ = [
-    "MAX_BODY_BYTES", "MAX_HISTORY", "MAX_K", "Event", "Health", "Problem", "RecommendRequest", "RecommendResponse",
+    "MAX_BODY_BYTES", "MAX_HISTORY", "MAX_K", "MAX_ROWS", "MAX_ROWS_BYTES", "Event", "Health", "Prediction",
+    "PredictRequest", "PredictResponse", "Problem", "RankedCandidate", "RecommendRequest", "RecommendResponse",
     "ScoredItem", "explain",
 ]
 
 MAX_K = 1000
 MAX_HISTORY = 10_000
 MAX_BODY_BYTES = 1 << 20
+MAX_ROWS = 1000  # rows, or candidates, of one request
+MAX_ROWS_BYTES = 8 << 20  # a vector of 384 numbers is 8 KB of JSON
 
 _Key = Annotated[str, msgspec.Meta(max_length=512)] | int
 _Keys = Annotated[list[_Key], msgspec.Meta(max_length=MAX_HISTORY)]
@@ -71,7 +74,54 @@ class RecommendResponse(msgspec.Struct):
     unknown: int
 
 
-class Health(msgspec.Struct):
+class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Give `rows`, or a `context` with `candidates` to rank. The fields of a row are those of the structure Row."""
+
+    rows: Annotated[
+        Annotated[list[dict[str, Any]], msgspec.Meta(max_length=MAX_ROWS)] | None,
+        msgspec.Meta(description="Rows of raw values; a field that is null or left out is missing."),
+    ] = None
+    context: Annotated[
+        dict[str, Any] | None, msgspec.Meta(description="The fields that all candidates share, such as the user."),
+    ] = None
+    candidates: Annotated[
+        Annotated[list[dict[str, Any]], msgspec.Meta(max_length=MAX_ROWS)] | None,
+        msgspec.Meta(description="Rows to rank; a field that is in the context is in none of them."),
+    ] = None
+    k: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=MAX_K)] | None,
+        msgspec.Meta(description="How many candidates to return; 10 if left out."),
+    ] = None
+    head: Annotated[str | None, msgspec.Meta(description="The head to rank by; the first that can if left out.")] = None
+
+
+class Prediction(msgspec.Struct, omit_defaults=True):
+    """The answer to one row, by head."""
+
+    probabilities: Annotated[dict[str, float], msgspec.Meta(description="Of binary heads.")] = {}
+    values: Annotated[dict[str, float], msgspec.Meta(description="Of number heads.")] = {}
+    tags: Annotated[
+        dict[str, list[str]], msgspec.Meta(description="Classes from their threshold on, most probable first."),
+    ] = {}
+    classes: Annotated[dict[str, dict[str, float]], msgspec.Meta(description="The probability of every class.")] = {}
+
+
+class RankedCandidate(msgspec.Struct):
+    """One candidate: its place in the list that was sent, from 0, and its probability (or value)."""
+
+    candidate: int
+    score: float
+
+
+class PredictResponse(msgspec.Struct, omit_defaults=True):
+    """`predictions`, one per row, or the `ranking` of the candidates by `head`, best first."""
+
+    predictions: list[Prediction] | None = None
+    ranking: list[RankedCandidate] | None = None
+    head: str | None = None
+
+
+class Health(msgspec.Struct, omit_defaults=True):
     """What is running here, and since when."""
 
     status: str
@@ -79,9 +129,12 @@ class Health(msgspec.Struct):
     name: str
     version: str
     uptime_seconds: float
-    items: int
     parameters: int
     created: str
+    task: str
+    items: Annotated[int | None, msgspec.Meta(description="Size of the catalog, of a bundle that recommends.")] = None
+    fields: Annotated[list[str] | None, msgspec.Meta(description="Fields of a row, of a bundle that predicts.")] = None
+    heads: Annotated[list[str] | None, msgspec.Meta(description="What it predicts.")] = None
 
 
 class Problem(msgspec.Struct):
@@ -97,5 +150,5 @@ def explain(seen: str) -> str:
     """A message of msgspec about an unknown field, with the nearest field that exists."""
     parts = seen.split("`")
     if "unknown field" in seen and len(parts) >= 3:
-        return seen + nearest(parts[1], RecommendRequest.__struct_fields__)
+        return seen + nearest(parts[1], [*RecommendRequest.__struct_fields__, *PredictRequest.__struct_fields__])
     return seen
