@@ -8,7 +8,7 @@ import numpy as np
 
 from distilrec.errors import DataError, problem
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "interval_and_p"]
 
 _CHUNK = 2_000_000  # draws held at a time
 
@@ -66,13 +66,19 @@ def compare(
         raise DataError(problem("no user to compare on", "at least one user with a target"))
     first, second = first[known], second[known]
     means = _resampled_means(first - second, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    smaller = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    p = max(min(1.0, 2 * (smaller + 1) / (resamples + 1)), 2.0 ** (1 - min(len(first), 1000)))
+    interval, p = interval_and_p(means, len(first), level)
     return Comparison(
-        float(first.mean()), float(second.mean()), float((first - second).mean()), (float(low), float(high)),
-        p, len(first), f"paired bootstrap over users, {resamples} resamples",
+        float(first.mean()), float(second.mean()), float((first - second).mean()), interval, p, len(first),
+        f"paired bootstrap over users, {resamples} resamples",
     )
+
+
+def interval_and_p(resampled: np.ndarray, n: int, level: float = 0.95) -> tuple[tuple[float, float], float]:
+    """Percentile interval and two-sided p of differences [R] that were resampled over n users (see `compare`)."""
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    smaller = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
+    p = max(min(1.0, 2 * (smaller + 1) / (len(resampled) + 1)), 2.0 ** (1 - min(n, 1000)))
+    return (float(low), float(high)), p
 
 
 def _per_user(values: np.ndarray) -> np.ndarray:
