@@ -1,16 +1,57 @@
-"""Small facts about a run: where its cache is, what went in, and how to say what came out."""
+"""Small facts about a run: who is at work on it, where its cache is, what went in, and how to say what came out."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+from distilrec.data.layouts import layout_files
+from distilrec.errors import DataError, problem
 from distilrec.files import digest_file
 from distilrec.recipe import Recipe
 from distilrec.types import Split
 
-__all__ = ["cache_folder", "describe", "inputs", "validation"]
+__all__ = ["cache_folder", "describe", "inputs", "lock", "validation"]
+
+
+@contextlib.contextmanager
+def lock(out: str | Path) -> Iterator[None]:
+    """Keep the run folder `out` to this process while the block runs: two runs in one folder would mix their stages.
+
+    The system drops the lock when the process ends, however it ends; the file OUT/.lock stays and is no obstacle.
+    Not to be taken twice, not even by one process. Where the system has no such locks (Windows), nothing is locked.
+
+    Raises DataError that names the process at work in the folder.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _in_use(out, os.read(handle, 32).decode("ascii", errors="replace").strip()) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+def _in_use(out: Path, holder: str) -> DataError:
+    who = f"process {holder}" if holder else "another process"
+    stop = f", stop it (kill {holder})" if holder else ""
+    return DataError(problem(f"{who} is at work in {out}", "one run at a time in a folder",
+                             f"wait for its end{stop}, or give another folder with --out"))
 
 
 def cache_folder() -> Path:
@@ -21,10 +62,24 @@ def cache_folder() -> Path:
 
 
 def inputs(recipe: Recipe) -> list[str]:
-    """Digests of every input file, so that changed data are seen."""
-    paths = [Path(p) for p in (recipe.data.path, recipe.data.items, recipe.data.users) if p is not None]
-    files = [f for path in paths for f in (sorted(path.glob("*")) if path.is_dir() else [path]) if f.is_file()]
-    return [f"{file.name}:{digest_file(file)}" for file in files]
+    """Digests of every input file, so that changed data are seen.
+
+    Of a log in a known layout these are the files that are read, metadata beside the log among them, and no other:
+    a run folder among the data is no input. Raises DataError for a path or a layout that is not there.
+    """
+    data = recipe.data
+    if data.path is None:
+        logs = []
+    elif recipe.task == "rank":
+        logs = layout_files(data.path, data.layout)
+    else:
+        logs = _files(Path(data.path))
+    tables = [file for path in (data.items, data.users) if path is not None for file in _files(Path(path))]
+    return [f"{file.name}:{digest_file(file)}" for file in (*logs, *tables)]
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in (sorted(path.glob("*")) if path.is_dir() else [path]) if file.is_file()]
 
 
 def describe(split: Split) -> str:
