@@ -2,6 +2,8 @@
 
 `MODELS` maps the name used in a recipe to the class. TRAINED ones are torch modules with the sequence-model contract
 (`query`, `last`, `item_vectors`, `item_bias`); BASELINES are fitted in one pass and only score.
+ROW_MODELS answer the pointwise tasks: `forward(Inputs) -> {"scores": [B, O], "hidden": [B, H] where there is one}`
+and a parameter `output_bias` [O], which training may set to what the labels are on average.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from typing import Any
 
 from distilrec.errors import RecipeError, nearest, problem
 
-__all__ = ["BASELINES", "MODELS", "model_class", "model_settings"]
+__all__ = [
+    "BASELINES", "MODELS", "ROW_MODELS", "model_class", "model_settings", "row_model_class", "row_model_settings",
+]
 
 MODELS = {
     "sasrec": "distilrec.models.sasrec:SASRec",
@@ -23,6 +27,20 @@ BASELINES = {
     "popularity": "distilrec.models.popularity:Popularity",
     "item_knn": "distilrec.models.item_knn:ItemKNN",
 }
+ROW_MODELS = {
+    "logistic": "distilrec.models.logistic:Logistic",
+    "fm": "distilrec.models.fm:FactorizationMachine",
+    "mlp": "distilrec.models.mlp:MLP",
+    "wide_deep": "distilrec.models.wide_deep:WideDeep",
+    "deepfm": "distilrec.models.deepfm:DeepFM",
+    "dcnv2": "distilrec.models.dcnv2:DCNv2",
+    "din": "distilrec.models.din:DIN",
+    "finalmlp": "distilrec.models.finalmlp:FinalMLP",
+    "shared_bottom": "distilrec.models.shared_bottom:SharedBottom",
+    "mmoe": "distilrec.models.mmoe:MMoE",
+    "ple": "distilrec.models.ple:PLE",
+    "biased_mf": "distilrec.models.biased_mf:BiasedMF",
+}
 
 
 def model_class(name: str) -> Any:
@@ -31,14 +49,33 @@ def model_class(name: str) -> Any:
     Raises:
         RecipeError: no such model.
     """
-    table = {**MODELS, **BASELINES}
-    if name not in table:
-        raise RecipeError(problem(f"model {name!r} is unknown{nearest(name, table)}", ", ".join(table)))
-    module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return _class(name, {**MODELS, **BASELINES})
+
+
+def row_model_class(name: str) -> Any:
+    """The class behind a name of ROW_MODELS.
+
+    Raises:
+        RecipeError: no such model.
+    """
+    return _class(name, ROW_MODELS)
 
 
 def model_settings(name: str) -> list[str]:
     """The constructor arguments that a recipe may set; what the data decide is not among them."""
     given = {"self", "n_items", "n_users", "content"}
     return [argument for argument in inspect.signature(model_class(name).__init__).parameters if argument not in given]
+
+
+def row_model_settings(name: str) -> list[str]:
+    """The constructor arguments of a pointwise model that a recipe may set; fields and heads come from the data."""
+    given = {"self", "fields", "heads"}
+    known = inspect.signature(row_model_class(name).__init__).parameters
+    return [argument for argument in known if argument not in given]
+
+
+def _class(name: str, table: dict[str, str]) -> Any:
+    if name not in table:
+        raise RecipeError(problem(f"model {name!r} is unknown{nearest(name, table)}", ", ".join(table)))
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
