@@ -57,7 +57,18 @@ def test_near_duplicates_do_not_depend_on_the_order_of_rows():
 
 def test_an_unknown_time_is_near_to_nothing():
     rows, _ = kept([(1, 1, None), (1, 1, 3), (1, 1, 4)], near_duplicates=10)
-    assert rows == [(1, 1, None), (1, 1, 4)]
+    assert rows == [(1, 1, None), (1, 1, 3)]
+
+
+def test_the_first_event_of_a_burst_stays_with_its_time_and_rating_unless_the_last_is_asked_for():
+    """Each event is near to the one before it, so the burst is one although its ends lie 16 seconds apart."""
+    burst = [(1, 1, 100, 3.0), (1, 1, 108, 4.0), (1, 2, 110, 1.0), (1, 1, 116, 5.0)]
+    names = ("user_id", "item_id", "timestamp", "rating")
+    assert kept(burst, names, near_duplicates=10)[0] == [burst[0], burst[2]]
+    assert kept(burst, names, near_duplicates=10, keep="last")[0] == [burst[2], burst[3]]
+    assert kept(burst[::-1], names, near_duplicates=10)[0] == [burst[2], burst[0]], "by time, not by place"
+    same = [(1, 1, 100, 3.0), (1, 1, 100, 4.0)]  # the same second: by place in the file
+    assert kept(same, names, near_duplicates=0, exact_duplicates=False)[0] == same[:1]
 
 
 def test_bots_one_shot_users_noise_and_label():

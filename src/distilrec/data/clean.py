@@ -1,4 +1,9 @@
-"""Cleaning rules. Every dropped row is counted under the rule that dropped it."""
+"""Cleaning rules. Every dropped row is counted under the rule that dropped it.
+
+Of repeats the first event stays, exact or near: a double click, a reload or a sender that tries again is one decision,
+made when it first shows. To keep the last instead (`keep: last`) moves the decision later, past events that followed
+it, and at a border in time from the train part into a later one.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +32,7 @@ class Cleaning:
     time_range: tuple[int, int] | None = None  # noise: Unix seconds outside are clock errors
     min_rating: float | None = None  # the label: what counts as positive
     near_duplicates: float | None = None  # seconds; .inf: any repeat of the same item by the same user
-    keep: str = "last"  # which event of a run of near duplicates stays: "first" or "last"
+    keep: str = "first"  # which event of a run of near duplicates stays: "first" or "last"
     max_events_per_day: int | None = None  # users with more on any day are bots
     max_events_per_user: int | None = None  # users with more in all are bots
     drop_one_shot_users: bool = False  # users with a single event
