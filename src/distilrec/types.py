@@ -9,7 +9,7 @@ pair (start, stop) into that array, and the position of an event in it is the ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -323,8 +323,3 @@ class Recommendations:
 
     def __len__(self) -> int:
         return len(self.users)
-
-    def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        for user, items, scores in zip(self.users, self.items, self.scores, strict=True):
-            known = items >= 0
-            yield int(user), items[known], scores[known]

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from distilrec.data.text import encode_texts, encoder_digest, find_encoder, reduce_dimension
+from distilrec.data.text import encode_texts, encoder_digest, find_encoder
 from distilrec.errors import DataError
 
 TEXTS = [
@@ -84,44 +81,3 @@ def test_missing_encoders(tmp_path, monkeypatch):
         encode_texts(["x"], tmp_path)
     with pytest.raises(DataError, match="precision 'int4'"):
         encode_texts(["x"], MINILM, precision="int4")
-
-
-def test_pca_by_hand():
-    rows = np.array([[3, 4, 0], [-3, -4, 0], [0, 0, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float32)
-    reduced, kept = reduce_dimension(rows, 1)
-    np.testing.assert_allclose(reduced[:, 0], [5, -5, 0, 0, 0], atol=1e-5)
-    assert kept == pytest.approx(50 / 52)
-
-
-def test_uncentered_keeps_dot_products():
-    rows = (
-        np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-        @ np.random.default_rng(1).normal(size=(3, 9)).astype(np.float32)
-        + 2
-    )
-    reduced, kept = reduce_dimension(rows, 4, center=False)
-    np.testing.assert_allclose(reduced @ reduced.T, rows @ rows.T, rtol=1e-4, atol=1e-3)
-    assert kept == pytest.approx(1)
-
-
-@settings(max_examples=50)
-@given(arrays(np.float32, (7, 4), elements=st.floats(-5, 5, width=16)), st.integers(1, 4))
-def test_pca_agrees_with_svd(rows, dim):
-    reduced, kept = reduce_dimension(rows, dim)
-    filled = rows.any(axis=1)
-    assert not reduced[~filled].any()
-    assert 0 <= kept <= 1 + 1e-9
-    if filled.any():
-        centered = rows[filled].astype(np.float64) - rows[filled].mean(axis=0, dtype=np.float64)
-        singular = np.linalg.svd(centered, compute_uv=False)
-        expected = np.zeros(dim)
-        expected[: min(dim, len(singular))] = singular[:dim]
-        np.testing.assert_allclose(np.linalg.norm(reduced, axis=0), expected, atol=1e-3)
-
-
-def test_pca_refuses_what_it_cannot_do():
-    with pytest.raises(DataError, match="dim 5"):
-        reduce_dimension(np.ones((2, 4)), 5)
-    with pytest.raises(DataError, match="NaN or infinity"):
-        reduce_dimension(np.full((2, 4), np.nan), 2)
-    assert reduce_dimension(np.zeros((2, 4)), 2)[0].shape == (2, 2)

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from distilrec.errors import BundleError, DataError
-from distilrec.evaluation.cost import bundle_bytes, bundle_parameters, compression_ratio, latency
+from distilrec.evaluation.cost import bundle_bytes, bundle_parameters, latency
 from distilrec.types import Histories, Recommendations
 
 
@@ -64,12 +64,6 @@ def test_bad_bundles(tmp_path: Path) -> None:
         bundle_parameters(tmp_path)
     with pytest.raises(BundleError, match="is not a folder"):
         bundle_bytes(tmp_path / "nowhere")
-
-
-def test_compression() -> None:
-    assert compression_ratio(1000, 250) == 4.0
-    with pytest.raises(DataError):
-        compression_ratio(1000, 0)
 
 
 class Sleeper:

@@ -12,25 +12,35 @@ if TYPE_CHECKING:
     from distilrec.data.build import build_dataset
     from distilrec.data.clean import Cleaning
     from distilrec.data.entry import prepare
+    from distilrec.data.features import describe_features, fit_features
     from distilrec.data.folder import load_split, save_split
     from distilrec.data.layouts import detect_layout, read_layout
     from distilrec.data.leaks import check_leaks
     from distilrec.data.read import read_table
+    from distilrec.data.row_entry import prepare_rows
+    from distilrec.data.row_folder import load_rows, save_rows
+    from distilrec.data.shop_rows import shop_spec, shop_table
     from distilrec.data.simulate import simulate_shop
-    from distilrec.data.text import encode_texts, reduce_dimension
+    from distilrec.data.text import encode_texts
 
 __all__ = [
     "Cleaning",
     "build_dataset",
     "check_leaks",
+    "describe_features",
     "detect_layout",
     "encode_texts",
+    "fit_features",
+    "load_rows",
     "load_split",
     "prepare",
+    "prepare_rows",
     "read_layout",
     "read_table",
-    "reduce_dimension",
+    "save_rows",
     "save_split",
+    "shop_spec",
+    "shop_table",
     "simulate_shop",
 ]
 
@@ -39,14 +49,20 @@ _HOME = {
     "Cleaning": "clean",
     "build_dataset": "build",
     "check_leaks": "leaks",
+    "describe_features": "features",
     "detect_layout": "layouts",
     "encode_texts": "text",
+    "fit_features": "features",
+    "load_rows": "row_folder",
     "load_split": "folder",
     "prepare": "entry",
+    "prepare_rows": "row_entry",
     "read_layout": "layouts",
     "read_table": "read",
-    "reduce_dimension": "text",
+    "save_rows": "row_folder",
     "save_split": "folder",
+    "shop_spec": "shop_rows",
+    "shop_table": "shop_rows",
     "simulate_shop": "simulate",
 }
 

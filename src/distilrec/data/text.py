@@ -1,10 +1,9 @@
-"""Item texts to vectors by any Hugging Face encoder, computed once; and fewer dimensions by PCA."""
+"""Item texts to vectors by any Hugging Face encoder, computed once."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 
 from distilrec import progress
 from distilrec.errors import DataError, MissingExtraError, problem
-from distilrec.files import atomic_file, digest_arrays, digest_file
+from distilrec.files import atomic_file, digest_arrays, digest_file, read_json
 
-__all__ = ["encode_texts", "encoder_digest", "find_encoder", "reduce_dimension"]
+__all__ = ["encode_texts", "encoder_digest", "find_encoder"]
 
 _MINILM = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -193,39 +192,4 @@ def _no_loading_bar() -> Iterator[None]:
 def _own_limit(folder: Path) -> int | None:
     """The length in tokens that a sentence encoder declares for itself."""
     path = folder / "sentence_bert_config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
-
-
-def reduce_dimension(vectors: np.ndarray, dim: int, *, center: bool = True) -> tuple[np.ndarray, float]:
-    """(float32 [I, dim] in order of falling variance, share of the variance that is kept), by PCA.
-
-    Zero rows (items without text) take no part in it and stay zero. The sign of a component is the one that makes
-    its largest loading positive, so the result does not depend on the linear algebra library. `center=False` keeps
-    the origin, and with it dot products as close as `dim` numbers can.
-
-    Raises DataError for a dim outside 1..D, and for values that are not finite.
-    """
-    if vectors.ndim != 2 or not 1 <= dim <= vectors.shape[1]:
-        raise DataError(
-            problem(
-                f"dim {dim} for vectors of shape {vectors.shape}",
-                "1 <= dim <= width of the vectors",
-                "choose a smaller dim",
-            )
-        )
-    if not np.isfinite(vectors).all():
-        raise DataError(problem("the vectors hold NaN or infinity", "finite numbers", "check the encoder"))
-    result = np.zeros((len(vectors), dim), dtype=np.float32)
-    filled = np.flatnonzero(vectors.any(axis=1))
-    if len(filled) == 0:
-        return result, 1.0
-    rows = vectors[filled].astype(np.float64)
-    if center:
-        rows -= rows.mean(axis=0)
-    values, axes = np.linalg.eigh(rows.T @ rows)
-    axes = axes[:, ::-1][:, :dim]
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(dim)] < 0, -1.0, 1.0)
-    result[filled] = rows @ axes
-    total = float(values.clip(min=0).sum())
-    kept = float(values[::-1][:dim].clip(min=0).sum())
-    return result, kept / total if total > 0 else 1.0
+    return read_json(path).get("max_seq_length") if path.is_file() else None

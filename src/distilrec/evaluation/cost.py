@@ -13,7 +13,8 @@ import numpy as np
 from distilrec.errors import BundleError, DataError, MissingExtraError, problem
 from distilrec.types import Bundle, Histories, Part, Split
 
-__all__ = ["bundle_bytes", "bundle_parameters", "compression_ratio", "latency"]
+__all__ = ["bundle_bytes", "bundle_parameters", "latency"]
+
 
 def bundle_bytes(folder: str | Path) -> int:
     """Bytes of all files of a bundle, which is what is shipped. Raises BundleError where there is no folder."""
@@ -42,13 +43,6 @@ def bundle_parameters(folder: str | Path) -> int:
         except DecodeError as error:
             raise BundleError(problem(f"{path} cannot be read: {error}", "an ONNX graph", "export it again")) from None
     return total
-
-
-def compression_ratio(teacher_parameters: int, student_parameters: int) -> float:
-    """How many times fewer numbers the student reads. Raises DataError for a student without any."""
-    if student_parameters <= 0:
-        raise DataError(problem(f"a student of {student_parameters} parameters", "at least one parameter"))
-    return teacher_parameters / student_parameters
 
 
 def latency(
