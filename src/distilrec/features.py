@@ -80,7 +80,7 @@ class Feature:
         return cls(**given)
 
 
-def encode(feature: Feature, columns: Sequence[Sequence[Any]]) -> np.ndarray:
+def encode(feature: Feature, columns: Sequence[Sequence[Any] | np.ndarray]) -> np.ndarray:
     """What a model reads of N raw rows.
 
     Args:
@@ -121,7 +121,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def category_keys(columns: Sequence[Sequence[Any]]) -> list[str | None]:
+def category_keys(columns: Sequence[Sequence[Any] | np.ndarray]) -> list[str | None]:
     """The texts by which N category values are known, None where missing; several columns are crossed into one value.
 
     >>> category_keys([[3, 3.0, "3", True, None]])
@@ -165,7 +165,7 @@ def _key(value: Any) -> str | None:
     return str(value)
 
 
-def _ragged(feature: Feature, values: Sequence[Any]) -> np.ndarray:
+def _ragged(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray:
     rows: list[Sequence[Any]] = []
     for row, value in enumerate(values):
         if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -191,7 +191,7 @@ def _ragged(feature: Feature, values: Sequence[Any]) -> np.ndarray:
     return out
 
 
-def _numbers(feature: Feature, values: Sequence[Any]) -> np.ndarray:
+def _numbers(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray:
     """float64 [N], NaN where missing."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
         numbers = values.astype(np.float64)
@@ -213,7 +213,7 @@ def _numbers(feature: Feature, values: Sequence[Any]) -> np.ndarray:
     return numbers
 
 
-def _vectors(feature: Feature, values: Sequence[Any]) -> np.ndarray:
+def _vectors(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray:
     out = np.zeros((len(values), feature.dim), dtype=np.float32)
     for row, value in enumerate(values):
         if value is None:
