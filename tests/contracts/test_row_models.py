@@ -172,23 +172,35 @@ class Flat(nn.Module):
         return couple(self.model(Inputs.of_flat(self.features, tensors))["scores"], self.heads)
 
 
-@each_model
-def test_its_graph_answers_any_batch_and_length(name: str, split: RowSplit, world: dict[str, TrainedRows]) -> None:
-    trained = world[name]
+def same_graph(trained: TrainedRows, split: RowSplit) -> None:
+    """Every number is moved off its start, then the graph must answer as torch does."""
+    with torch.no_grad():
+        for one in trained.model.parameters():
+            one.add_(0.1 * torch.randn_like(one))
     example = inputs_of(trained.features, split.columns, np.arange(3)).flat()
+    kinds = [one.dtype == torch.int64 and place > 0 for place, one in enumerate(example)]  # the lists
     batch = torch.export.Dim("B")
-    shapes = (tuple({0: batch, 1: torch.export.Dim(f"L{i}")} if 1 <= i <= 3 else {0: batch}
-                    for i in range(len(example))),)
+    shapes = [{0: batch, 1: torch.export.Dim(f"L{i}")} if ragged else {0: batch} for i, ragged in enumerate(kinds)]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(Flat(trained), example, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        program = torch.onnx.export(Flat(trained), example, dynamo=True, dynamic_shapes=(tuple(shapes),), verbose=False)
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     names = [one.name for one in session.get_inputs()]
     for rows in (np.arange(1), np.arange(200), np.flatnonzero((split.columns["past"] >= 0).sum(1) == 0)[:2]):
         tensors = inputs_of(trained.features, split.columns, rows).flat()
         answer = session.run(None, {key: one.numpy() for key, one in zip(names, tensors, strict=True)})[0]
         np.testing.assert_allclose(answer, trained.predict(split, rows), atol=1e-5, rtol=1e-5)
+
+
+@each_model
+def test_its_graph_answers_any_batch_and_length(name: str) -> None:
+    split = rows_world.table(200, heads=rows_world.HEADS[::3])
+    same_graph(made(name, split, ["user", "item", "price", "past"]), split)
+
+
+def test_a_graph_of_every_kind_of_feature_and_coupled_heads(split: RowSplit) -> None:
+    same_graph(made("deepfm", split), split)
 
 
 def test_names_and_settings_that_do_not_exist(split: RowSplit) -> None:

@@ -10,6 +10,8 @@ from distilrec.types import Histories, Split
 
 __all__ = ["ItemKNN"]
 
+_PAIRS = 2**21  # co-occurrences that are looked at in one step: about 100 MB, however many items there are
+
 
 class ItemKNN:
     """Scores an item by its summed similarity to the history (Sarwar et al., WWW 2001).
@@ -25,17 +27,25 @@ class ItemKNN:
 
     @classmethod
     def fit(cls, split: Split, *, neighbors: int = 100, shrink: float = 10.0, decay: float = 1.0) -> ItemKNN:
+        """From the train events; memory follows what occurs together, not the square of the catalog."""
         users, items, _ = split.events("train")
         shape = (split.n_users, split.n_items)
         seen = sparse.csr_array((np.ones(len(users), dtype=np.float32), (users, items)), shape=shape)
         seen.data[:] = 1.0  # repeated events of one pair count once
         norms = np.sqrt(np.asarray(seen.sum(axis=0), dtype=np.float32).ravel())
         columns = seen.T.tocsr()
+        # of an item at most: all items of all its users
+        most = np.minimum(columns @ np.diff(seen.indptr).astype(np.float64), split.n_items)
+        group = np.cumsum(most) // _PAIRS
+        starts = np.flatnonzero(np.diff(group, prepend=-1)).tolist()
         blocks = [
-            _neighbors((columns[start : start + 1024] @ seen).toarray(), start, norms, neighbors, shrink)
-            for start in range(0, split.n_items, 1024)
+            _neighbors(columns[start:stop] @ seen, start, norms, neighbors, shrink)
+            for start, stop in zip(starts, [*starts[1:], split.n_items], strict=True)
         ]
-        return cls(sparse.vstack(blocks, format="csr"), decay=decay)
+        values, best, counts = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        ends = ends.astype(sparse.get_index_dtype(maxval=ends[-1]))  # scipy gives all indices the larger of both types
+        return cls(sparse.csr_array((values, best, ends), shape=(split.n_items, split.n_items)), decay=decay)
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
@@ -57,16 +67,23 @@ class ItemKNN:
 
 
 def _neighbors(
-    together: np.ndarray, start: int, norms: np.ndarray, neighbors: int, shrink: float
-) -> sparse.csr_array:
-    """[b, I] co-occurrence counts of the items from `start` on -> their most similar items."""
-    rows = np.arange(len(together))
-    together[rows, start + rows] = 0.0
-    similarity = together / (norms[start + rows][:, None] * norms[None] + shrink + 1e-9)
-    kept = min(neighbors, similarity.shape[1])
-    # a stable order of (-similarity, id): ties must not depend on the machine
-    best = np.argsort(-similarity, axis=1, kind="stable")[:, :kept]
-    values = np.take_along_axis(similarity, best, axis=1)
-    row = np.repeat(rows, kept)
-    flat = values.ravel() > 0
-    return sparse.csr_array((values.ravel()[flat], (row[flat], best.ravel()[flat])), shape=similarity.shape)
+    together: sparse.csr_array, start: int, norms: np.ndarray, neighbors: int, shrink: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sparse [b, I] co-occurrences of the items from `start` on -> their most similar items.
+
+    (similarities float32, items int32, best first and then by id, and how many each of the b items has int64 [b]).
+    """
+    n = together.shape[0]
+    rows, columns = np.repeat(np.arange(n), np.diff(together.indptr)), together.indices
+    similarity = together.data / (norms[start + rows] * norms[columns] + shrink + 1e-9)
+    candidate = columns != start + rows
+    for row in np.flatnonzero(np.diff(together.indptr) > neighbors + 1):
+        own = slice(together.indptr[row], together.indptr[row + 1])
+        # the last that can be kept, and all that tie with it; the item itself may be among those before it
+        candidate[own] &= similarity[own] >= np.partition(similarity[own], -neighbors - 1)[-neighbors - 1]
+    rows, columns, similarity = rows[candidate], columns[candidate], similarity[candidate]
+    # a strict order of (-similarity, id): ties must not depend on the machine
+    order = np.lexsort((columns, -similarity, rows))
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)  # within the item
+    order = order[place < neighbors]
+    return similarity[order], columns[order].astype(np.int32), np.bincount(rows[order], minlength=n)

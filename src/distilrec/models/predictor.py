@@ -41,14 +41,17 @@ class TrainedRows:
     split_digest: str
     training: dict[str, Any] = field(default_factory=dict)  # seconds, steps, best, curve, losses, settings
     device: str = "cpu"
-    shift: np.ndarray | None = None  # float32 [O], added to the coupled answers (calibration); None becomes zeros
+    # calibration: answers are scale * coupled + shift, float32 [O] each; None becomes ones and zeros
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         size = Outputs(self.heads).size
-        shift = np.zeros(size) if self.shift is None else self.shift
-        self.shift = np.asarray(shift, dtype=np.float32)
-        if self.shift.shape != (size,) or not np.isfinite(self.shift).all():
-            raise DataError(problem(f"a shift {self.shift.tolist()} for {size} outputs", "one finite number for each"))
+        self.scale = np.ones(size, np.float32) if self.scale is None else np.asarray(self.scale, dtype=np.float32)
+        self.shift = np.zeros(size, np.float32) if self.shift is None else np.asarray(self.shift, dtype=np.float32)
+        for name, array in (("scale", self.scale), ("shift", self.shift)):
+            if array.shape != (size,) or not np.isfinite(array).all():
+                raise DataError(problem(f"a {name} {array.tolist()} for {size} outputs", "one finite number for each"))
 
     @property
     def outputs(self) -> Outputs:
@@ -61,12 +64,13 @@ class TrainedRows:
 
     @property
     def digest(self) -> str:
-        """Changes with any weight, with the shift, and with what it reads and answers."""
+        """Changes with any weight, with the calibration, and with what it reads and answers."""
         weights = self.model.state_dict()
         return digest_arrays(
             digest_json([self.architecture, self.settings, [one.to_json() for one in self.features],
                          [asdict(head) for head in self.heads]]),
-            np.asarray(self.shift), *(weights[name].detach().cpu().numpy() for name in sorted(weights)),
+            np.asarray(self.scale), np.asarray(self.shift),
+            *(weights[name].detach().cpu().numpy() for name in sorted(weights)),
         )
 
     def predict(self, split: RowSplit, rows: np.ndarray) -> np.ndarray:
@@ -79,7 +83,7 @@ class TrainedRows:
         out = np.empty((len(rows), len(np.asarray(self.shift))), dtype=np.float32)
         for block, answers in self._blocks(split, rows):
             out[block] = couple(answers["scores"].float(), self.heads).cpu().numpy()
-        return out + np.asarray(self.shift)
+        return out * np.asarray(self.scale) + np.asarray(self.shift)
 
     def hidden(self, split: RowSplit, rows: np.ndarray) -> np.ndarray:
         """float32 [n, H]: the last hidden layer.
@@ -121,7 +125,8 @@ class TrainedRows:
                 "schema": 1, "name": self.name, "architecture": self.architecture, "settings": self.settings,
                 "features": [one.to_json() for one in self.features],
                 "heads": [{**asdict(head), "classes": list(head.classes)} for head in self.heads],
-                "shift": np.asarray(self.shift).tolist(), "split_digest": self.split_digest,
+                "scale": np.asarray(self.scale).tolist(), "shift": np.asarray(self.shift).tolist(),
+                "split_digest": self.split_digest,
                 "training": self.training, "parameters": self.parameters,
                 "digest": digest_file(temporary / "model.safetensors"),
             })
@@ -146,7 +151,8 @@ class TrainedRows:
         model = row_model_class(meta["architecture"])(features, Outputs(heads).sizes, **meta["settings"])
         model.load_state_dict(load_file(folder / "model.safetensors"))
         return cls(meta["name"], model.to(device).eval(), meta["architecture"], meta["settings"], features, heads,
-                   meta["split_digest"], meta["training"], device, np.array(meta["shift"], dtype=np.float32))
+                   meta["split_digest"], meta["training"], device, np.array(meta["scale"], dtype=np.float32),
+                   np.array(meta["shift"], dtype=np.float32))
 
 
 def features_read(split: RowSplit, features: Sequence[str] | None = None) -> tuple[Feature, ...]:
