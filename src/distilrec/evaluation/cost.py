@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from distilrec.errors import BundleError, DataError, MissingExtraError, problem
 from distilrec.types import Bundle, Histories, Part, Split
+from distilrec.types_rows import RowSplit
 
-__all__ = ["bundle_bytes", "bundle_parameters", "latency"]
+if TYPE_CHECKING:
+    from distilrec.bundle.row_runtime import RowBundle
+
+__all__ = ["bundle_bytes", "bundle_parameters", "latency", "row_latency"]
+
+_CANDIDATES = 100  # rows of a request that ranks a list
 
 
 def bundle_bytes(folder: str | Path) -> int:
@@ -68,11 +76,35 @@ def latency(
         raise DataError(problem(f"{len(queries)} {part} histories, {requests} requests", "at least one of each"))
     rows = np.random.default_rng(seed).integers(0, len(queries), size=warm_up + requests)
     asked: list[Histories] = [split.histories(queries.take(np.array([row]))) for row in rows]
+    return _timed(lambda history: bundle.recommend_ids(history, history, k), asked, warm_up)
+
+
+def row_latency(
+    bundle: RowBundle, split: RowSplit, rows: np.ndarray, *, requests: int = 500, warm_up: int = 20, seed: int = 0
+) -> dict[str, Any]:
+    """As `latency`, for requests of one raw row each, and {"of_100": ...} for requests of 100 candidates.
+
+    The raw rows are drawn from `rows` of the split, as a server would get them: values of fields that the bundle reads,
+    without those that are missing. Raises DataError for no rows, or for values that the bundle refuses.
+    """
+    if len(rows) == 0 or requests < 1:
+        raise DataError(problem(f"{len(rows)} rows, {requests} requests", "at least one of each"))
+    fields = [name for name in bundle.fields if name in split.raw.column_names]
+    drawn = np.random.default_rng(seed).choice(rows, size=min(len(rows), warm_up + requests), replace=False)
+    table = split.raw.select(fields).take(pa.array(drawn)).to_pylist()
+    asked = [{name: value for name, value in row.items() if value is not None} for row in table]
+    places = np.random.default_rng(seed).integers(0, len(asked), size=(warm_up + max(1, requests // 5), _CANDIDATES))
+    lists = [[asked[place] for place in row] for row in places]
+    one_by_one = [[asked[i % len(asked)]] for i in range(warm_up + requests)]
+    return {**_timed(bundle.predict, one_by_one, warm_up), "of_100": _timed(bundle.predict, lists, warm_up)}
+
+
+def _timed(answer: Callable[[Any], object], asked: Sequence[Any], warm_up: int) -> dict[str, float]:
     wall, cpu = np.empty(len(asked)), np.empty(len(asked))
     with _one_core():
-        for i, history in enumerate(asked):
+        for i, request in enumerate(asked):
             cpu_before, wall_before = time.process_time_ns(), time.perf_counter_ns()
-            bundle.recommend_ids(history, history, k)
+            answer(request)
             wall[i], cpu[i] = time.perf_counter_ns() - wall_before, time.process_time_ns() - cpu_before
     values = {"": wall[warm_up:] / 1e6, "cpu_": cpu[warm_up:] / 1e6}
     return {f"{kind}p{q}": float(np.percentile(times, q)) for kind, times in values.items() for q in (50, 99)}

@@ -37,7 +37,7 @@ from distilrec.types_rows import Head, Outputs
 __all__ = [
     "CHANCE", "LOWER", "NEUTRAL", "Ranked", "Statistic", "auc", "base_name", "calibration_curve", "calibration_error",
     "check_rows", "choose_threshold", "choose_thresholds", "evaluate_classes", "evaluate_rows", "gauc", "log_loss",
-    "mae", "normalized_entropy", "probability", "rmse", "row_statistics", "uauc",
+    "mae", "metric_names", "normalized_entropy", "probability", "rmse", "row_statistics", "uauc",
 ]
 
 LOWER = frozenset({"log_loss", "normalized_entropy", "rmse", "mae", "calibration_error"})  # lower is better
@@ -228,6 +228,13 @@ def evaluate_rows(
     check_rows(predictions, labels, groups, heads)
     found = row_statistics(predictions, labels, groups, heads, thresholds, k=k)
     return {name: _one(one) for name, one in found.items()}
+
+
+def metric_names(heads: Sequence[Head], grouped: bool, k: Sequence[int] = (1, 3, 5)) -> list[str]:
+    """The names of all that `evaluate_rows` measures for these heads, with or without groups."""
+    nothing = np.zeros((1, Outputs(tuple(heads)).size))
+    cuts = {head.name: 0.0 for head in heads if head.kind != "number"}
+    return list(row_statistics(nothing, nothing, np.zeros(1, np.int32) if grouped else None, heads, cuts, k=k))
 
 
 def evaluate_classes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.catalog import evaluate_catalog
 from distilrec.evaluation.metrics import evaluate_groups, evaluate_lists
+from distilrec.evaluation.pointwise import CHANCE, base_name
 from distilrec.evaluation.schema import ROLES, SCHEMA, read_report, validate_report, write_report
 from distilrec.evaluation.significance import Comparison, compare
-from distilrec.evaluation.verdict import decide, gap_closed
+from distilrec.evaluation.verdict import decide, gain, gap_closed, is_lower_better
 from distilrec.types import Recommendations, Split, Task
 
 __all__ = [
@@ -23,7 +24,11 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class ModelResult:
-    """One model of a run, over all its seeds. Arrays of the test part hold one value per (seed, query)."""
+    """One model of a run, over all its seeds.
+
+    Arrays of the test part hold one value per (seed, query). A metric that is no mean over queries (the AUC of rows)
+    has one column, its value; NaN there means that the test part does not define it.
+    """
 
     name: str
     role: str  # one of schema.ROLES
@@ -37,6 +42,9 @@ class ModelResult:
     catalog: Mapping[str, Sequence[float]] = field(default_factory=dict)  # coverage@k, ... -> one value per seed
     curves: Sequence[Mapping[str, Any]] = ()  # {seed, step, seconds, loss, valid}
     control: str | None = None  # of a student: the name of its control; None takes the best one on validation
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # metric -> 95 % interval of its mean
+    calibration: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)  # head -> bins of its curve
+    thresholds: Mapping[str, Sequence[float]] = field(default_factory=dict)  # head -> probability, of each class
 
 
 def measure(
@@ -96,12 +104,17 @@ def build_report(
     lineage: Mapping[str, Any],
     metrics: Sequence[str] | None = None,
     resamples: int = 10_000,
+    comparer: Callable[[str, str, str], Comparison | None] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The report of a run, checked against its schema.
 
     metric: the recipe's main metric ("ndcg@10"); the verdict and the gap closed read nothing else.
     metrics: what students are compared by with teachers and baselines, and teachers with controls (default: the main
         metric). A student is compared with its control by every metric of both.
+    comparer: how two models (by name) are compared by a metric, None where it is not defined; by default query by
+        query from `ModelResult.test`.
+    notes: what a reader of the numbers must know.
     Raises DataError for unknown roles, a missing main metric, models measured on different users, or a student
     that names a control which is not there.
     """
@@ -114,16 +127,21 @@ def build_report(
     for a, b, everything in pairs:
         shared = [name for name in a.test if name in b.test and (everything or name in wanted)]
         for name in sorted(shared, key=lambda one: one != metric):
-            result = compare(a.test[name], b.test[name], resamples=resamples)
+            result = compare(a.test[name], b.test[name], resamples=resamples) if comparer is None else (
+                comparer(a.name, b.name, name))
+            if result is None:
+                continue
             comparisons.append(_comparison_entry(a.name, b.name, name, result))
             if name == metric:
                 on_main[a.name, b.name] = result
-    report = {
+    report: dict[str, Any] = {
         "schema": SCHEMA, "task": task, "recipe": recipe, "dataset": dict(dataset), "protocol": dict(protocol),
         "metric": metric,
-        "models": [_model_entry(model, teacher, _control_of(model, models, metric), on_main) for model in models],
+        "models": [_model_entry(one, teacher, _control_of(one, models, metric), on_main, metric) for one in models],
         "comparisons": comparisons, "lineage": dict(lineage),
     }
+    if notes:
+        report["notes"] = list(notes)
     validate_report(report)
     return report
 
@@ -161,7 +179,8 @@ def _control_of(model: ModelResult, models: Sequence[ModelResult], metric: str) 
 def _best(models: Sequence[ModelResult], metric: str) -> ModelResult | None:
     """The best on validation (never on test), the first of equals; without validation numbers the first."""
     def quality(model: ModelResult) -> float:
-        return float(np.mean(model.valid[metric])) if len(model.valid.get(metric, ())) else -np.inf
+        sign = -1 if is_lower_better(metric) else 1
+        return sign * float(np.mean(model.valid[metric])) if len(model.valid.get(metric, ())) else -np.inf
     return max(models, key=quality, default=None)
 
 
@@ -170,10 +189,13 @@ def _model_entry(
     teacher: ModelResult | None,
     control: ModelResult | None,
     on_main: Mapping[tuple[str, str], Comparison],
+    metric: str,
 ) -> dict[str, Any]:
-    decided = on_main[model.name, control.name] if control is not None else None
+    decided = on_main.get((model.name, control.name)) if control is not None else None
     lead = on_main.get((teacher.name, control.name)) if teacher is not None and control is not None else None
     test = {name: _stats([_mean(seed) for seed in values]) for name, values in model.test.items()}
+    for name, interval in model.intervals.items():
+        test[name]["interval"] = list(interval)
     entry: dict[str, Any] = {
         "name": model.name,
         "role": model.role,
@@ -192,32 +214,41 @@ def _model_entry(
                     if not np.isnan(values).all()}
             for group, metrics in model.groups.items()
         },
-        "gap_closed": gap_closed(decided.mean_a, decided.mean_b, lead) if decided and lead else None,
-        "verdict": decide(decided) if decided else None,
+        "gap_closed": gap_closed(decided.mean_a, decided.mean_b, lead, metric) if decided and lead else None,
+        "verdict": decide(decided, metric) if decided else None,
     }
     if control is not None:
         entry["control"] = control.name
     if model.curves:
         entry["curves"] = [dict(point) for point in model.curves]
+    if model.thresholds:
+        entry["thresholds"] = {head: list(values) for head, values in model.thresholds.items()}
+    if model.calibration:
+        entry["calibration"] = {head: [dict(one) for one in bins] for head, bins in model.calibration.items()}
     return entry
 
 
 def _comparison_entry(a: str, b: str, metric: str, result: Comparison) -> dict[str, Any]:
-    relative = result.relative_interval
-    return {
+    relative, gained = result.relative_interval, gain(result, metric)
+    entry: dict[str, Any] = {
         "a": a, "b": b, "metric": metric, "difference": result.difference, "interval": list(result.interval),
         "p_value": result.p_value, "n": result.n, "test": result.test,
         "relative": result.relative, "relative_interval": None if relative is None else list(relative),
     }
+    if is_lower_better(metric) or base_name(metric) in CHANCE:  # elsewhere the gain is the relative difference
+        entry |= {"gain": gained and gained[0], "gain_interval": gained and list(gained[1])}
+    return entry
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values))
+    return float(np.nanmean(values)) if values.shape != (1,) else float(values[0])
 
 
 def _stats(per_seed: Sequence[float]) -> dict[str, Any]:
-    """One seed has no spread: its std is null, not 0."""
+    """One seed has no spread: its std is null, not 0. What is not defined is null too."""
     values = [float(value) for value in per_seed]
+    if np.isnan(values).any():
+        return {"mean": None, "std": None, "per_seed": [None if np.isnan(value) else value for value in values]}
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": spread, "per_seed": values}
 

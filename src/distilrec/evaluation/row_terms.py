@@ -44,12 +44,7 @@ def binary_terms(z: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None)
     """Metrics of one binary column that need no threshold, but the AUC. z, y [n] (or flattened tags)."""
     known, p = ~np.isnan(y), probability(z)
     loss = np.logaddexp(0.0, z.astype(np.float64)) - np.nan_to_num(y) * z
-    terms = {
-        "log_loss": _terms(known, loss),
-        "normalized_entropy": Terms(_columns(known, loss, y, 1.0), _normalized_entropy),
-        "calibration_error": _calibration_error(p, y, known),
-        **_level_terms(p, y, known),
-    }
+    terms = {}
     if groups is not None:
         aucs, inverse, counts = group_auc(z, y, groups)
         mine = aucs[inverse]
@@ -58,7 +53,12 @@ def binary_terms(z: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None)
         terms["gauc"] = _terms(defined, mine)
         share = 1.0 / np.maximum(counts[inverse], 1)
         terms["uauc"] = Terms(_columns(defined, mine * share, share), _ratio)
-    return terms
+    return terms | {
+        "log_loss": _terms(known, loss),
+        "normalized_entropy": Terms(_columns(known, loss, y, 1.0), _normalized_entropy),
+        "calibration_error": _calibration_error(p, y, known),
+        **_level_terms(p, y, known),
+    }
 
 
 def threshold_terms(z: np.ndarray, y: np.ndarray, threshold: float) -> dict[str, Terms]:

@@ -17,14 +17,19 @@ __all__ = ["ROLES", "SCHEMA", "read_report", "validate_report", "write_report"]
 SCHEMA = 1
 ROLES = ("teacher", "student", "control", "baseline", "fusion", "compressed")
 
-_METRIC = re.compile(r"([a-z][a-z0-9_]*\.)?[a-z][a-z0-9_]*(@[1-9][0-9]*)?")
+_METRIC = re.compile(r"([^\W\d][\w -]*\.)?[a-z][a-z0-9_]*(@[1-9][0-9]*)?")
 
 # How a shape reads: a type; a frozenset of allowed values; None for null; a tuple of alternatives; [shape] for a list;
 # {"key": shape} for an object ("?key" may be absent, "..." allows further keys), {"*": shape} for any keys,
 # {"@": shape} for keys that are metric names.
 _NUMBER = (float, int)
 _MAYBE = (float, int, None)
-_STATS = {"mean": _NUMBER, "std": _MAYBE, "per_seed": [_NUMBER]}
+_STATS = {"mean": _MAYBE, "std": _MAYBE, "per_seed": [_MAYBE], "?interval": [_NUMBER]}  # null: not defined
+_BIN = {"prediction": _NUMBER, "label": _NUMBER, "rows": int}
+_LATENCY = {
+    "p50": _NUMBER, "p99": _NUMBER, "?cpu_p50": _NUMBER, "?cpu_p99": _NUMBER,
+    "?of_100": {"p50": _NUMBER, "p99": _NUMBER, "cpu_p50": _NUMBER, "cpu_p99": _NUMBER},  # a request of 100 candidates
+}
 _CURVE = {"seed": int, "step": int, "seconds": _NUMBER, "loss": _MAYBE, "valid": _MAYBE}
 _MODEL = {
     "name": str,
@@ -33,17 +38,20 @@ _MODEL = {
     "bytes": (int, None),
     "?compression_ratio": _MAYBE,
     "train_seconds": _MAYBE,
-    "latency_ms": ({"p50": _NUMBER, "p99": _NUMBER, "?cpu_p50": _NUMBER, "?cpu_p99": _NUMBER}, None),
+    "latency_ms": (_LATENCY, None),
     "metrics": {"test": {"@": _STATS}, "valid": {"@": _STATS}},
     "groups": {"*": {"@": _STATS}},
     "gap_closed": _MAYBE,
     "verdict": frozenset({"distill", "do not distill", "undecided", None}),
     "?control": (str, None),
     "?curves": [_CURVE],
+    "?calibration": {"*": [_BIN]},  # head -> bins by rising prediction
+    "?thresholds": {"*": [_NUMBER]},  # head -> probability from which on it counts as given, for each class
 }
 _COMPARISON = {
     "a": str, "b": str, "metric": str, "difference": _NUMBER, "interval": [_NUMBER], "p_value": _NUMBER, "n": int,
     "test": str, "?relative": _MAYBE, "?relative_interval": ([_NUMBER], None),
+    "?gain": _MAYBE, "?gain_interval": ([_NUMBER], None),  # share of b's room, positive where a is better
 }
 _REPORT = {
     "schema": frozenset({SCHEMA}),
@@ -51,14 +59,16 @@ _REPORT = {
     "recipe": (str, dict, None),
     "dataset": {"name": str, "digest": str, "users": int, "items": int, "interactions": int, "...": None},
     "protocol": {
-        "split": str, "candidates": (str, dict), "selection": frozenset({"validation"}), "seeds": [int], "k": [int],
-        "seen": frozenset({"drop", "keep"}), "...": None,
+        "split": str, "?candidates": (str, dict), "selection": frozenset({"validation"}), "seeds": [int], "?k": [int],
+        "?seen": frozenset({"drop", "keep"}), "...": None,
     },
     "metric": str,
     "models": [_MODEL],
     "comparisons": [_COMPARISON],
     "lineage": dict,
+    "?notes": [str],
 }
+_OF_RANKING = ("candidates", "k", "seen")  # what the protocol of a rank report holds beyond that of rows
 
 
 def validate_report(report: Any) -> None:
@@ -160,6 +170,9 @@ def _is(value: Any, kind: type | None) -> bool:
 
 def _contradictions(report: dict[str, Any]) -> Iterator[str]:
     """What no shape can see: names that point nowhere, numbers that cannot be."""
+    for key in _OF_RANKING if report["task"] == "rank" else ():
+        if key not in report["protocol"]:
+            yield f"report.protocol.{key} is missing"
     names = [model["name"] for model in report["models"]]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"report.models has {names.count(name)} models named {name!r}"
