@@ -140,7 +140,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
 ) -> None:
-    """Answer over HTTP: /recommend, /items/KEY/similar, /health, /metrics, /docs."""
+    """Answer over HTTP: /recommend and /items/KEY/similar, or /predict; /health, /metrics, /docs."""
     from distilrec.serving.app import serve as start
 
     start(_bundle_folder(bundle), host, port)
@@ -155,14 +155,32 @@ def recommend(
 ) -> None:
     """Recommend for every user of a file."""
     from distilrec.bundle.offline import recommend_file
-    from distilrec.bundle.runtime import load
+    from distilrec.bundle.runtime import load_rank
 
-    counts = recommend_file(load(_bundle_folder(bundle)), users, out, k)
+    counts = recommend_file(load_rank(_bundle_folder(bundle)), users, out, k)
     typer.echo(f"{counts['users']:,} users, {counts['rows']:,} rows -> {out}")
     if counts["unknown_events"]:
         typer.echo(f"  {counts['unknown_events']:,} events of items that the bundle does not know were skipped")
     if counts["users_without_known_items"]:
         typer.echo(f"  {counts['users_without_known_items']:,} users without any known item got the list for newcomers")
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a run folder that holds one.")],
+    rows: Annotated[Path, typer.Option(help="Parquet, CSV or JSON Lines: the raw fields as columns.")],
+    out: Annotated[Path, typer.Option(help=".parquet, .csv or .jsonl: row, prediction.HEAD, ...")],
+    keep: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to copy, such as a key.")] = None,
+    delimiter: Annotated[str, typer.Option(help="Between the values of a list in CSV.")] = "|",
+) -> None:
+    """Predict every row of a file."""
+    from distilrec.bundle.row_offline import predict_file, told
+    from distilrec.bundle.runtime import load_rows
+
+    counts = predict_file(load_rows(_bundle_folder(bundle)), rows, out, keep=keep or (), delimiter=delimiter)
+    typer.echo(f"{counts['rows']:,} rows -> {out}")
+    for line in told(counts):
+        typer.echo(f"  {line}")
 
 
 @app.command()

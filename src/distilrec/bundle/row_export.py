@@ -55,7 +55,7 @@ def export_rows(
     features, heads = tuple(trained.features), tuple(trained.heads)
     _check(trained, features, split)
     thresholds = _thresholds(metadata.pop("thresholds", None) or {}, heads)
-    body = _Body(trained.model, features, heads, trained.shift).eval()
+    body = _Body(trained).eval()
     graph = _to_onnx(body, features)
     clean(graph)
     data = graph.SerializeToString()
@@ -79,20 +79,22 @@ def export_rows(
 class _Body(nn.Module):
     """One tensor per feature -> (logits [B, O], outputs [B, O]): the graph that is served."""
 
+    scale: Tensor
     shift: Tensor
     is_value: Tensor
 
-    def __init__(self, model: Any, features: Sequence[Feature], heads: tuple[Head, ...], shift: Any) -> None:
+    def __init__(self, trained: TrainedRows) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).cpu().float().eval()
-        self.features, self.heads = features, heads
-        self.register_buffer("shift", torch.as_tensor(np.asarray(shift), dtype=torch.float32))
-        kinds = [head.kind == "number" for head in heads for _ in head.columns]
+        self.model = copy.deepcopy(trained.model).cpu().float().eval()
+        self.features, self.heads = tuple(trained.features), tuple(trained.heads)
+        self.register_buffer("scale", torch.as_tensor(np.asarray(trained.scale), dtype=torch.float32))
+        self.register_buffer("shift", torch.as_tensor(np.asarray(trained.shift), dtype=torch.float32))
+        kinds = [head.kind == "number" for head in self.heads for _ in head.columns]
         self.register_buffer("is_value", torch.tensor(kinds))
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.model(_inputs(self.features, tensors))["scores"]
-        logits = (couple(scores, self.heads) + self.shift).float()
+        logits = (couple(scores, self.heads) * self.scale + self.shift).float()
         return logits, torch.where(self.is_value, logits, torch.sigmoid(logits))
 
 
@@ -128,8 +130,8 @@ def _check(trained: TrainedRows, features: Sequence[Feature], split: RowSplit) -
                                   f"the split with digest {trained.split_digest[:12]}...", "train it again"))
     bad = [name for name, tensor in trained.model.state_dict().items()
            if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if bad or not np.isfinite(np.asarray(trained.shift)).all():
-        raise BundleError(problem(f"NaN or infinite numbers in {', '.join(bad) or 'the shift'}", "finite numbers",
+    if bad:
+        raise BundleError(problem(f"NaN or infinite numbers in {', '.join(bad)}", "finite numbers",
                                   "look at the training log"))
 
 

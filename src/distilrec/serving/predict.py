@@ -20,6 +20,8 @@ from distilrec.bundle.row_runtime import RowBundle
 from distilrec.errors import DataError
 from distilrec.features import RAGGED_KINDS, Feature
 from distilrec.serving.schema import (
+    MAX_K,
+    MAX_ROWS,
     MAX_ROWS_BYTES,
     Prediction,
     PredictRequest,
@@ -111,13 +113,13 @@ def describe_rows(document: OpenAPI, bundle: RowBundle) -> None:
                            description=f"{described}Heads of this bundle: {heads}.")
     request = next(schema for name, schema in schemas.items() if name.endswith("PredictRequest"))
     row = Reference(ref=f"#/components/schemas/{_ROW}")
+    nothing = Schema(type=OpenAPIType.NULL)
+    rows = Schema(type=OpenAPIType.ARRAY, items=row, min_items=1, max_items=MAX_ROWS)
+    count = Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_K)
+    wanted = {"rows": rows, "candidates": rows, "context": row, "k": count}
     for field, part in (request.properties or {}).items():
-        if isinstance(part, Schema) and field in ("rows", "candidates", "context"):
-            for option in part.one_of or []:
-                if isinstance(option, Schema) and option.type == OpenAPIType.ARRAY:
-                    option.items = row
-            if field == "context":
-                part.one_of = [row, Schema(type=OpenAPIType.NULL)]
+        if isinstance(part, Schema) and field in wanted:
+            part.one_of = [wanted[field], nothing]
 
 
 def example_row(bundle: RowBundle) -> dict[str, Any]:
