@@ -138,7 +138,9 @@ def make_labels(
             wrong = pl.Series((own[:, 0] == 1) & (other[:, 0] == 0))
             column_name = label_columns(labels)[head.name]
             faults.append((column_name, f"says that {head.name} happened without {head.after}", wrong))
-    observed = np.column_stack([~np.isnan(array).all(axis=1) for array in made.values()]).any(axis=1)
+    observed = np.zeros(table.frame.height, dtype=bool)
+    for array in made.values():
+        observed[~np.isnan(array).all(axis=1)] = True
     table = blame(replace(table, frame=table.frame.with_row_index(_POSITION)), faults)
     places = table.frame[_POSITION].to_numpy()
     kept = observed[places]

@@ -257,7 +257,7 @@ def blame(table: RowTable, faults: Iterable[tuple[str, str, pl.Series]], raw: pl
     bad = reason.is_not_null()
     if not touched:
         return table
-    content = raw.select(dict.fromkeys(touched)).filter(bad).rows(named=True)
+    content = raw.select(list(dict.fromkeys(touched))).filter(bad).rows(named=True)
     told = zip(raw[LINE].filter(bad).to_list(), reason.filter(bad).to_list(), map(str, content), strict=True)
     return replace(table, frame=table.frame.filter(~bad),
                    bad=pl.concat([table.bad, quarantine_rows(table.file, told)]))

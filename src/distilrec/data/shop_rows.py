@@ -44,7 +44,8 @@ def shop_table(shop: Shop, kind: str, rows: int | None = None) -> pl.DataFrame:
         tells what is to be predicted: a feature where a text is classified, not where a user's tags are foretold),
         past_tags (of the user's reviews before), recent. Label: tags (list of the ten names).
 
-    A million impressions cost about 2 seconds of one core.
+    A million impressions cost about 2 seconds of one core. 100,000 reviews take a shop of 57,000 users with 12 clicks
+    each (14 seconds) or of 13,000 with 60 (20 seconds, 1.1 GB), whose users wrote enough to know their habits.
     Raises DataError for an unknown kind and for `rows` below 1.
     """
     if kind not in SHOP_TABLES:
