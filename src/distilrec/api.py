@@ -10,41 +10,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from distilrec import models
+from distilrec.api_rows import (
+    distill_on_rows,
+    evaluate_on_rows,
+    extract_from_rows,
+    teach_on_rows,
+)
+from distilrec.api_shared import divide, trained_facts
 from distilrec.errors import DataError, KnowledgeError, RecipeError, nearest, problem
 from distilrec.evaluation.contest import Contestant, Report, contest
 from distilrec.knowledge.extract import extract as extract_knowledge
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models import MODELS, model_class, model_settings
+from distilrec.models.predictor import TrainedRows
 from distilrec.models.trained import Trained
-from distilrec.recipe import CONTENT_KEPT, file_teacher_faults
+from distilrec.recipe_rank import CONTENT_KEPT, file_teacher_faults
 from distilrec.teachers import TEACHERS, teacher_function
 from distilrec.training.batches import training_examples
 from distilrec.training.settings import TrainSettings
 from distilrec.training.train import train
 from distilrec.types import Ranker, Split
+from distilrec.types_rows import Predictor, RowSplit
 
-__all__ = [
-    "BASELINES", "Student", "distill", "divide", "evaluate", "export", "extract", "fit_baseline", "item_content",
-    "teach",
-    "trained_facts",
-]
+__all__ = ["BASELINES", "Student", "distill", "evaluate", "export", "extract", "fit_baseline", "item_content", "teach"]
 
 BASELINES = ("popularity", "item_knn")
 
 SOFT_LABELS = {"cross_entropy": 0.2, "kl": 0.8}
 START = ("teacher", "text", "none")
+RANK_METRIC = "ndcg@10"  # where none is named; rows have that of their first head
 
 
 @dataclass(frozen=True, eq=False)
 class Student:
     """A distilled student and its control: the same model trained with the same budget but without the teacher."""
 
-    model: Trained
-    control: Trained | None
-    split: Split
+    model: Trained | TrainedRows
+    control: Trained | TrainedRows | None
+    split: Split | RowSplit
     scratch: Trained | None = None  # the control once more, without any item content
 
     @property
@@ -74,14 +79,15 @@ def item_content(split: Split, encoder: str, *, cache: str | Path | None = None)
 
 
 def teach(
-    name: str, /, split: Split, *, encoder: str | None = None, content: np.ndarray | None = None,
-    path: str | Path | None = None, seed: int = 0, folder: str | Path | None = None, metric: str = "ndcg@10",
+    name: str, /, split: Split | RowSplit, *, encoder: str | None = None, content: np.ndarray | None = None,
+    path: str | Path | None = None, seed: int = 0, folder: str | Path | None = None, metric: str | None = None,
     seen: str = "drop", **settings: Any,
-) -> Ranker:
-    """Train a teacher, or adopt one that was made elsewhere.
+) -> Any:
+    """Train a teacher, or adopt one that was made elsewhere: a Ranker, or a Predictor of rows.
 
     Args:
-        name: a name of teachers.TEACHERS or models.MODELS.
+        name: a name of teachers.TEACHERS or models.MODELS; for rows one of models.ROW_MODELS or
+            teachers.ROW_TEACHERS, with the further arguments of api_rows.teach_on_rows.
         encoder: read the items' texts with this language model ("all-MiniLM-L6-v2" works offline).
         content: item vectors [I, C] of your own instead.
         path: of `name="file"`, the Parquet file of scores or vectors.
@@ -91,6 +97,8 @@ def teach(
 
     >>> teacher = teach("text_sasrec", split, encoder="all-MiniLM-L6-v2", dim=128)  # doctest: +SKIP
     """
+    if isinstance(split, RowSplit):
+        return teach_on_rows(name, split, path=path, seed=seed, folder=folder, metric=metric, **settings)
     known = [one for one in {**MODELS, **TEACHERS} if one != "ensemble"]  # several of these make one: teachers.ensemble
     if name not in known:
         raise RecipeError(problem(f"teacher {name!r} is unknown{nearest(name, known)}", ", ".join(known)))
@@ -103,36 +111,41 @@ def teach(
                                         for place, found, expected in faults))
         return teacher_function("file")(path, split, **settings)
     architecture = "sasrec" if name == "text_sasrec" else name
-    model, training = divide(architecture, settings, seed=seed)
+    model, training = divide(architecture, settings, model_settings(architecture), seed=seed)
     if content is None and encoder is not None:
         content = item_content(split, encoder)
     target = None if folder is None else Path(folder)
     if name == "text_sasrec":
-        return teacher_function(name)(split, model, training, content=content, folder=target, metric=metric, seen=seen)
-    return train(architecture, split, model, training, name=name, content=content, folder=target, metric=metric,
-                 seen=seen)
+        return teacher_function(name)(split, model, training, content=content, folder=target,
+                                      metric=metric or RANK_METRIC, seen=seen)
+    return train(architecture, split, model, training, name=name, content=content, folder=target,
+                 metric=metric or RANK_METRIC, seen=seen)
 
 
 def extract(
-    teacher: Ranker, split: Split, *, top_k: int = 100, folder: str | Path | None = None,
-    content: np.ndarray | None = None, temperature: float = 1.0,
+    teacher: Ranker | Predictor, split: Split | RowSplit, *, top_k: int = 100, folder: str | Path | None = None,
+    content: np.ndarray | None = None, temperature: float = 1.0, hidden: bool = False,
 ) -> KnowledgeStore:
     """Write down what a teacher knows: its top-K answer at every train decision, and its item vectors.
 
+    On rows: its output for every train row, with `hidden` its last hidden layer too, and importances where it has them.
     Without a `folder` the store goes to a temporary one, which lasts as long as the machine keeps it.
     """
+    if isinstance(split, RowSplit):
+        return extract_from_rows(teacher, split, folder=folder, hidden=hidden)  # type: ignore[arg-type]
     target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))
     if content is None:
         content = getattr(teacher, "content", None)
-    return extract_knowledge(teacher, split, target, top_k=top_k, content=content, temperature=temperature)
+    return extract_knowledge(teacher, split, target,  # type: ignore[arg-type]
+                             top_k=top_k, content=content, temperature=temperature)
 
 
 def distill(
-    name: str, split: Split, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
-    start: str = "teacher", content: np.ndarray | None = None, control: bool = True,
+    name: str, split: Split | RowSplit, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
+    start: str | None = None, content: np.ndarray | None = None, control: bool = True,
     control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
     scratch: bool = False, student_settings: Mapping[str, Any] | None = None,
-    seed: int = 0, folder: str | Path | None = None, metric: str = "ndcg@10", seen: str = "drop", **settings: Any,
+    seed: int = 0, folder: str | Path | None = None, metric: str | None = None, seen: str = "drop", **settings: Any,
 ) -> Student:
     """Train a student on knowledge and labels, and its control on labels alone.
 
@@ -141,18 +154,26 @@ def distill(
     principal components of the vectors of those texts.
 
     Args:
-        start: "teacher" (projected item vectors), "text" (principal components of `content`), or "none", which a
-            student with the setting `content_use` "add" or "only" needs: it is given `content` itself.
+        start: "teacher" (projected item vectors, the default), "text" (principal components of `content`), or "none",
+            which a student with the setting `content_use` "add" or "only" needs: it is given `content` itself.
         content: item vectors [I, C]; by default those kept in the store.
         control_settings: settings that differ for the control, for instance its own tuned dropout.
         student_settings: settings that differ for the student, for instance those of its best trial. What shapes the
             model (width, layers, ...) holds for the control too; dropout and training settings do not.
         control_losses: the plain losses of the control; {"cross_entropy": 1.0} by default.
         scratch: also train the control without any item content, for comparison with publications.
-        settings: of the model or of training, as in `teach`.
+        settings: of the model or of training, as in `teach`; on rows also `features`, `auxiliary` and the other
+            arguments of api_rows.distill_on_rows.
     Raises:
         RecipeError, KnowledgeError: what is asked for is unknown, or the store does not hold it.
     """
+    if isinstance(split, RowSplit):
+        made = distill_on_rows(
+            name, split, knowledge, losses=losses, start=start or "none", control=control,
+            control_settings=control_settings, control_losses=control_losses, student_settings=student_settings,
+            seed=seed, folder=folder, metric=metric, **settings)
+        return Student(*made, split)
+    start, metric = start or "teacher", metric or RANK_METRIC
     if name not in MODELS:
         raise RecipeError(problem(f"student {name!r} is unknown{nearest(name, MODELS)}", ", ".join(MODELS)))
     if start not in START:
@@ -160,7 +181,7 @@ def distill(
     if content is None:
         content = knowledge.vectors("content")
     target = None if folder is None else Path(folder)
-    model, training = divide(name, {**settings, **(student_settings or {})}, seed=seed)
+    model, training = divide(name, {**settings, **(student_settings or {})}, model_settings(name), seed=seed)
     beginning = {"teacher": knowledge.vectors("item_vectors"), "text": content, "none": None}[start]
     if start != "none" and beginning is None:
         kind = "item vectors of the teacher" if start == "teacher" else "item content"
@@ -174,7 +195,8 @@ def distill(
         return Student(student, None, split)
     steps = int(student.training["steps"])
     shape = {k: v for k, v in (student_settings or {}).items() if k in model_settings(name) and k != "dropout"}
-    own, own_training = divide(name, {**settings, **shape, **(control_settings or {})}, seed=seed)
+    given = {**settings, **shape, **(control_settings or {})}
+    own, own_training = divide(name, given, model_settings(name), seed=seed)
     own_training = _at_least(own_training, steps, split, own, name)
     plain = dict(control_losses or {"cross_entropy": 1.0})
 
@@ -216,8 +238,8 @@ def _at_least(
 
 
 def export(
-    student: Student | Trained, path: str | Path, split: Split | None = None, *, card: str | None = None,
-    seen: str = "drop",
+    student: Student | Trained | TrainedRows, path: str | Path, split: Split | RowSplit | None = None, *,
+    card: str | None = None, seen: str = "drop",
 ) -> Any:
     """Write the student as a bundle and open it. The bundle needs neither torch nor this data set.
 
@@ -225,9 +247,9 @@ def export(
         split: the data it was trained on, for vocabularies and titles; a `Student` brings its own.
         seen: "drop" or "keep", whether items of the history may be recommended again by default.
     Raises:
-        BundleError: ONNX and torch disagree, or the folder cannot be written; nothing is left behind.
+        BundleError: ONNX and torch disagree, a feature that no request can bring, or the folder cannot be written;
+            nothing is left behind.
     """
-    from distilrec.bundle.export import export as write
     from distilrec.bundle.runtime import load
 
     trained = student.model if isinstance(student, Student) else student
@@ -235,17 +257,24 @@ def export(
     if data is None:
         raise DataError(problem("a trained model alone does not know its items' keys", "the split it was trained on",
                                 "export(model, path, split)"))
-    write(trained.model, data, path, card=card,
-          metadata={"student": trained.name, "architecture": trained.architecture}, seen=seen)
+    facts = {"student": trained.name, "architecture": trained.architecture}
+    if isinstance(data, RowSplit):
+        from distilrec.bundle.row_export import export_rows
+
+        export_rows(trained, data, path, card=card, metadata=facts)  # type: ignore[arg-type]
+    else:
+        from distilrec.bundle.export import export as write
+
+        write(trained.model, data, path, card=card, metadata=facts, seen=seen)
     bundle = load(path)
     bundle.origin = student
     return bundle
 
 
 def evaluate(
-    split: Split, *, teacher: Ranker | None = None, student: Any = None, control: Any = None,
-    baselines: Sequence[str] = BASELINES, metric: str = "ndcg@10", k: Sequence[int] = (10, 20), seen: str = "drop",
-    candidates: Any = "full",
+    split: Split | RowSplit, *, teacher: Any = None, student: Any = None, control: Any = None,
+    baselines: Sequence[str] | None = None, metric: str | None = None, k: Sequence[int] = (10, 20),
+    seen: str = "drop", candidates: Any = "full", slices: Sequence[str] = (),
 ) -> Report:
     """Measure teacher, student, control and baselines on the test part under one protocol.
 
@@ -253,6 +282,8 @@ def evaluate(
         student: a `Student`, a `Trained` model, or a bundle. The control of a `Student`, or of the bundle that
             `export` made of one in this process, is measured too.
         control: needed for a verdict in every other case.
+        baselines: names; by default popularity and item-kNN, on rows the base rate and a logistic regression.
+        slices: on rows, raw columns whose values get a row of their own.
     """
     contestants = []
     origin = getattr(student, "origin", None)
@@ -260,10 +291,14 @@ def evaluate(
     scratch = whole.scratch if isinstance(whole, Student) else None
     if control is None and isinstance(origin, Student):
         control = origin.control
-    if teacher is not None:
-        contestants.append(Contestant("teacher", "teacher", [teacher], **trained_facts([teacher])))
     if isinstance(student, Student):
         control, student = control or student.control, student.model
+    if isinstance(split, RowSplit):
+        return evaluate_on_rows(split, teacher=teacher, student=student, control=control, metric=metric, slices=slices,
+                                baselines=baselines)
+    metric = metric or RANK_METRIC
+    if teacher is not None:
+        contestants.append(Contestant("teacher", "teacher", [teacher], **trained_facts([teacher])))
     if student is not None:
         known = origin.model if isinstance(origin, Student) else student
         contestants.append(Contestant("student", "student", [student], **trained_facts([known])))
@@ -271,7 +306,8 @@ def evaluate(
         contestants.append(Contestant("control", "control", [control], **trained_facts([control])))
     if scratch is not None:
         contestants.append(Contestant("control-scratch", "control", [scratch], **trained_facts([scratch])))
-    contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in baselines]
+    named = BASELINES if baselines is None else baselines
+    contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in named]
     model = whole.model if isinstance(whole, Student) else student
     seed = getattr(model, "training", {}).get("settings", {}).get("seed", 0)
     return contest(contestants, split, metric=metric, k=k, seen=seen, candidates=candidates, seeds=[seed])
@@ -287,42 +323,3 @@ def fit_baseline(name: str, split: Split) -> Ranker:
         raise RecipeError(problem(f"baseline {name!r} is unknown{nearest(name, models.BASELINES)}",
                                   ", ".join(models.BASELINES)))
     return model_class(name).fit(split)
-
-
-def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
-    """What training recorded, for the report: validation, seconds, learning curves."""
-    members = [member for one in instances for member in getattr(one, "members", [one])]
-    trained = [one for one in members if isinstance(one, Trained) and one.training]
-    if not trained:
-        return {}
-    curves = [{"seed": int(one.training["settings"]["seed"]), "step": int(point["step"]),
-               "seconds": point["seconds"], "loss": point["loss"], "valid": point["valid"]}
-              for one in trained for point in one.training["curve"]]
-    seconds = sum(one.training["seconds"] for one in trained) / len(instances)
-    facts: dict[str, Any] = {"train_seconds": seconds, "curves": curves}
-    if len(trained) == len(instances):  # an ensemble validates otherwise than its members
-        names = trained[0].training["valid"]
-        facts["valid"] = {name: [one.training["valid"][name] for one in trained] for name in names}
-    return facts
-
-
-def divide(architecture: str, settings: Mapping[str, Any], *, seed: int = 0) -> tuple[dict[str, Any], TrainSettings]:
-    """Settings of the model and settings of training, told apart by name.
-
-    Raises:
-        RecipeError: a setting that neither has, with the nearest one that exists.
-    """
-    own = set(model_settings(architecture))
-    training = set(TrainSettings.model_fields)
-    unknown = [name for name in settings if name not in own | training]
-    if unknown:
-        raise RecipeError("\n".join(
-            problem(f"{architecture} has no setting {name!r}{nearest(name, own | training)}",
-                    f"of the model: {', '.join(sorted(own))}; of training: {', '.join(sorted(training))}")
-            for name in unknown))
-    try:
-        chosen = TrainSettings(**{"seed": seed, **{n: v for n, v in settings.items() if n in training}})
-    except ValidationError as error:
-        lines = [problem(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}") for e in error.errors()]
-        raise RecipeError("\n".join(lines)) from error
-    return {n: v for n, v in settings.items() if n in own}, chosen

@@ -13,7 +13,10 @@ from yaml.constructor import SafeConstructor
 
 from distilrec.errors import RecipeError, nearest
 from distilrec.files import atomic_file
-from distilrec.recipe import Recipe, expectation, semantic_faults
+from distilrec.recipe import Recipe
+from distilrec.recipe_checks import expectation
+from distilrec.recipe_rank import rank_faults
+from distilrec.recipe_rows import row_faults
 from distilrec.training.settings import TrainSettings
 
 __all__ = ["dump_recipe", "load_recipe", "parse_recipe"]
@@ -63,7 +66,8 @@ def parse_recipe(
     recipe, found = _validate(document, lines)
     faults += found
     if recipe is not None:
-        faults += [_fault(place, lines, seen, expected) for place, seen, expected in semantic_faults(recipe)]
+        faults_of = rank_faults if recipe.task == "rank" else row_faults
+        faults += [_fault(place, lines, seen, expected) for place, seen, expected in faults_of(recipe)]
     if faults or recipe is None:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise RecipeError(f"{name} has {count}:\n" + "\n".join(faults))

@@ -17,7 +17,8 @@ from distilrec.data.layouts import layout_files
 from distilrec.errors import DataError, problem
 from distilrec.files import digest_file
 from distilrec.recipe import Recipe
-from distilrec.types import Split
+from distilrec.types import PARTS, Split
+from distilrec.types_rows import RowSplit
 
 __all__ = ["cache_folder", "describe", "inputs", "lock", "validation"]
 
@@ -82,16 +83,19 @@ def _files(path: Path) -> list[Path]:
     return [file for file in (sorted(path.glob("*")) if path.is_dir() else [path]) if file.is_file()]
 
 
-def describe(split: Split) -> str:
-    """Users, items and events in one line."""
-    parts = " + ".join(f"{split.n_events(part):,} {part}" for part in ("train", "valid", "test"))
+def describe(split: Split | RowSplit) -> str:
+    """Users, items and events, or rows, features and heads, in one line."""
+    if isinstance(split, RowSplit):
+        rows = " + ".join(f"{split.n_rows(part):,} {part}" for part in PARTS)
+        return f"{rows} rows, {len(split.features)} features, predicting {', '.join(h.name for h in split.heads)}"
+    parts = " + ".join(f"{split.n_events(part):,} {part}" for part in PARTS)
     return f"{split.n_users:,} users, {split.n_items:,} items, {parts} events"
 
 
 def validation(model: Any) -> str:
     """How a model validated and how long it took; nothing for one that was not trained here."""
     training = getattr(model, "training", None)
-    if not training:
+    if not training or "valid" not in training:
         return ""
     (metric, value), = training["valid"].items()
     return f", {metric} {value:.4f} on validation, {training['seconds']:.0f} s"

@@ -52,6 +52,8 @@ class TrainSettings(BaseModel):
     score_scale: Annotated[float, Field(gt=0)] = 1.0  # multiplies the dot product before every loss
     augment: Augment = Augment()
     windows: Literal["last", "all"] = "last"  # of a history longer than the model's: its latest events, or every window
+    task_weights: Literal["equal", "uncertainty", "gradient"] = "equal"  # how several heads share a step
+    calibrate: Literal["none", "shift", "affine"] = "shift"  # of logits, fitted on validation after training
     patience: Annotated[int, Field(ge=1)] = 10  # evaluations without a better validation metric
     evaluate_every: Annotated[int, Field(ge=1)] = 1  # epochs
     gradient_clip: Annotated[float, Field(ge=0)] = 0.0  # largest gradient norm; 0 = off

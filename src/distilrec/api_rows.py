@@ -1,0 +1,195 @@
+"""The public functions on rows of features (tasks predict and tag); api.py sends calls with a RowSplit here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distilrec.api_shared import divide, trained_facts
+from distilrec.errors import DataError, RecipeError, nearest, problem
+from distilrec.evaluation.contest import Report
+from distilrec.evaluation.row_contest import RowContestant, row_contest
+from distilrec.files import digest_json, read_json, recover, write_json
+from distilrec.knowledge.extract_rows import extract_rows, importance_of
+from distilrec.knowledge.store import KnowledgeStore
+from distilrec.models import ROW_MODELS, row_model_settings
+from distilrec.models.base_rate import BaseRate
+from distilrec.models.predictor import TrainedRows
+from distilrec.recipe_rows import ROW_BASELINES, ROW_STARTS
+from distilrec.teachers import ROW_TEACHERS, row_teacher
+from distilrec.training.row_fit import check_row_terms, default_losses
+from distilrec.training.row_train import train_rows
+from distilrec.training.settings import TrainSettings
+from distilrec.types_rows import Predictor, RowSplit
+
+__all__ = [
+    "default_metric", "distill_on_rows", "evaluate_on_rows", "extract_from_rows", "fit_row_baseline", "served_features",
+    "soft_losses", "teach_on_rows",
+]
+
+_LOGISTIC = {"epochs": 30, "batch_size": 512, "learning_rate": 0.01, "patience": 3}  # of the baseline
+
+
+def default_metric(split: RowSplit) -> str:
+    """The first head's own: AUC, RMSE or micro-F1."""
+    first = split.heads[0]
+    name = {"binary": "auc", "number": "rmse", "tags": "micro_f1"}[first.kind]
+    return name if len(split.heads) == 1 else f"{first.name}.{name}"
+
+
+def soft_losses(split: RowSplit) -> dict[str, float]:
+    """Labels and teacher in equal parts, by kind of head."""
+    kinds = {head.kind for head in split.heads}
+    out: dict[str, float] = {}
+    if kinds & {"binary", "tags"}:
+        out |= {"binary_cross_entropy": 0.5, "bernoulli_kl": 0.5}
+    if "number" in kinds:
+        out |= {"squared_error": 0.5, "output_squared_error": 0.5}
+    if "number" in kinds and len(kinds) > 1:  # the logits of the other heads are taught by the divergence already
+        out["output_squared_error"] = 0.1
+    return out
+
+
+def served_features(split: RowSplit) -> list[str]:
+    """The features that a request can bring: all that a student may read."""
+    return [name for name, feature in split.features.items() if feature.available == "request"]
+
+
+def teach_on_rows(
+    name: str, split: RowSplit, *, path: str | Path | None = None, space: str | None = None, trust: bool = False,
+    features: Sequence[str] | None = None, seed: int = 0, folder: str | Path | None = None, metric: str | None = None,
+    **settings: Any,
+) -> Predictor:
+    """Train a teacher on rows, or adopt one that was made elsewhere. See api.teach.
+
+    Args:
+        name: a name of models.ROW_MODELS, "trees" (LightGBM), or of teachers.ROW_TEACHERS (onnx, sklearn, file, ...).
+        path, space, trust: of an outside teacher: its file, what its output is ("probability", "logit", "value"), and
+            whether opening the file may run code.
+        features: those it may read; all by default.
+    """
+    target = None if folder is None else Path(folder)
+    chosen = metric or default_metric(split)
+    if name in ROW_MODELS:
+        model, training = divide(name, settings, row_model_settings(name), seed=seed)
+        return train_rows(name, split, model, training, name=name, features=features, metric=chosen, folder=target)
+    known = [*ROW_MODELS, *(one for one in ROW_TEACHERS if one != "ensemble")]
+    if name not in known:
+        raise RecipeError(problem(f"teacher {name!r} is unknown{nearest(name, known)}", ", ".join(known)))
+    if name == "trees":
+        return _trees(split, settings, features, seed, target)
+    if path is None:
+        raise RecipeError(problem(f"a teacher from outside ({name}) needs its path",
+                                  f"teach({name!r}, split, path=..., space=...)"))
+    extra = {"trust": trust} if trust else {}
+    return row_teacher(name)(path, split, space=space, **extra, **settings)
+
+
+def _trees(
+    split: RowSplit, settings: Mapping[str, Any], features: Sequence[str] | None, seed: int, folder: Path | None
+) -> Predictor:
+    """Trees that are trained once: those found in the folder, if they are of these data and settings."""
+    from distilrec.teachers.trees import Trees, fit_trees
+
+    read = None if features is None else list(features)
+    identity = digest_json(["trees", split.digest, dict(settings), read, seed])
+    if folder is not None:
+        recover(folder)
+        stamp = folder.with_name(f"{folder.name}.json")
+        if stamp.exists() and (folder / "trees.json").exists() and read_json(stamp)["identity"] == identity:
+            return Trees.load(folder)
+        stamp.unlink(missing_ok=True)
+    trees = fit_trees(split, settings, features=features, seed=seed)
+    if folder is not None:
+        trees.save(folder)
+        write_json(stamp, {"identity": identity})
+    return trees
+
+
+def extract_from_rows(
+    teacher: Predictor, split: RowSplit, *, folder: str | Path | None = None, hidden: bool = False,
+    held_out: Predictor | None = None,
+) -> KnowledgeStore:
+    """Write down a pointwise teacher's outputs for every train row. See knowledge.extract_rows."""
+    target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))
+    return extract_rows(teacher, split, target, hidden=hidden, held_out=held_out)
+
+
+def distill_on_rows(
+    name: str, split: RowSplit, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
+    start: str = "none", auxiliary: bool = False, features: Sequence[str] | None = None, control: bool = True,
+    control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
+    student_settings: Mapping[str, Any] | None = None, seed: int = 0, folder: str | Path | None = None,
+    metric: str | None = None, **settings: Any,
+) -> tuple[TrainedRows, TrainedRows | None]:
+    """(student, control) on rows; the control has the same model, features and settings and at least as many steps.
+
+    Args:
+        start: "none", or "importance": the first vectors of each feature are scaled by what the teacher's trees found
+            useful.
+        auxiliary: the teacher speaks to an auxiliary head.
+        features: those that the student may read; by default all that a request can bring.
+    """
+    if name not in ROW_MODELS:
+        raise RecipeError(problem(f"student {name!r} is unknown{nearest(name, ROW_MODELS)}", ", ".join(ROW_MODELS)))
+    if start not in ROW_STARTS:
+        raise RecipeError(problem(f"start {start!r}{nearest(start, ROW_STARTS)}", " or ".join(ROW_STARTS)))
+    target = None if folder is None else Path(folder)
+    chosen = metric or default_metric(split)
+    read = list(features) if features is not None else served_features(split)
+    terms = dict(losses or soft_losses(split))
+    check_row_terms(terms, split.heads, knowledge)
+    known = row_model_settings(name)
+    model, training = divide(name, {**settings, **(student_settings or {})}, known, seed=seed)
+    student = train_rows(
+        name, split, model, training, name="student", features=read, losses=terms, knowledge=knowledge, metric=chosen,
+        auxiliary=auxiliary, importance=importance_of(knowledge) if start == "importance" else None,
+        folder=target / "student" if target else None,
+    )
+    if not control:
+        return student, None
+    steps = int(student.training["steps"])
+    shape = {k: v for k, v in (student_settings or {}).items() if k in known and "dropout" not in k}
+    own, own_training = divide(name, {**settings, **shape, **(control_settings or {})}, known, seed=seed)
+    per_epoch = -(-split.n_rows("train") // own_training.batch_size)
+    own_training = own_training.model_copy(update={"epochs": max(own_training.epochs, -(-steps // per_epoch))})
+    plain = dict(control_losses or default_losses(split.heads))
+    twin = train_rows(name, split, own, own_training, name="control", features=read, losses=plain, metric=chosen,
+                      folder=target / "control" if target else None, min_steps=steps)
+    return student, twin
+
+
+def fit_row_baseline(name: str, split: RowSplit, *, metric: str | None = None, seed: int = 0) -> Predictor:
+    """"base_rate", or "logistic": a regression on what a request can bring.
+
+    Raises:
+        RecipeError: no such baseline.
+    """
+    if name == "base_rate":
+        return BaseRate.fit(split)
+    if name != "logistic":
+        raise RecipeError(problem(f"baseline {name!r} is unknown{nearest(name, ROW_BASELINES)}",
+                                  ", ".join(ROW_BASELINES)))
+    settings = TrainSettings(**{**_LOGISTIC, "seed": seed})
+    return train_rows("logistic", split, {}, settings, name="logistic", features=served_features(split),
+                      metric=metric or default_metric(split))
+
+
+def evaluate_on_rows(
+    split: RowSplit, *, teacher: Predictor | None = None, student: Any = None, control: Any = None,
+    baselines: Sequence[str] | None = None, metric: str | None = None, slices: Sequence[str] = (),
+) -> Report:
+    """Measure teacher, student, control and baselines on the test rows under one protocol. See api.evaluate."""
+    chosen = metric or default_metric(split)
+    contestants = [
+        RowContestant(role, role, [one], **trained_facts([getattr(one, "origin", one)]))
+        for role, one in (("teacher", teacher), ("student", student), ("control", control)) if one is not None
+    ]
+    if not contestants:
+        raise DataError(problem("nothing to measure", "a teacher, a student or a control"))
+    contestants += [RowContestant(n, "baseline", [fit_row_baseline(n, split, metric=chosen)])
+                    for n in (ROW_BASELINES if baselines is None else baselines)]
+    seed = getattr(student, "training", {}).get("settings", {}).get("seed", 0)
+    return row_contest(contestants, split, metric=chosen, seeds=[seed], slices=slices)

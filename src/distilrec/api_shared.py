@@ -1,0 +1,54 @@
+"""What both halves of the API do with settings and with what training recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from distilrec.errors import RecipeError, nearest, problem
+from distilrec.training.settings import TrainSettings
+
+__all__ = ["divide", "trained_facts"]
+
+
+def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
+    """What training recorded, for the report: validation, seconds, learning curves."""
+    members = [member for one in instances for member in getattr(one, "members", [one])]
+    trained = [one for one in members if "curve" in (getattr(one, "training", None) or {})]
+    if not trained:
+        return {}
+    curves = [{"seed": int(one.training["settings"]["seed"]), "step": int(point["step"]),
+               "seconds": point["seconds"], "loss": point["loss"], "valid": point["valid"]}
+              for one in trained for point in one.training["curve"]]
+    seconds = sum(one.training["seconds"] for one in trained) / len(instances)
+    facts: dict[str, Any] = {"train_seconds": seconds, "curves": curves}
+    if len(trained) == len(instances):  # an ensemble validates otherwise than its members
+        names = trained[0].training["valid"]
+        facts["valid"] = {name: [one.training["valid"][name] for one in trained] for name in names}
+    return facts
+
+
+def divide(
+    architecture: str, settings: Mapping[str, Any], known: Iterable[str], *, seed: int = 0
+) -> tuple[dict[str, Any], TrainSettings]:
+    """Settings of the model, whose names are `known`, and settings of training, told apart by name.
+
+    Raises:
+        RecipeError: a setting that neither has, with the nearest one that exists.
+    """
+    own = set(known)
+    training = set(TrainSettings.model_fields)
+    unknown = [name for name in settings if name not in own | training]
+    if unknown:
+        raise RecipeError("\n".join(
+            problem(f"{architecture} has no setting {name!r}{nearest(name, own | training)}",
+                    f"of the model: {', '.join(sorted(own))}; of training: {', '.join(sorted(training))}")
+            for name in unknown))
+    try:
+        chosen = TrainSettings(**{"seed": seed, **{n: v for n, v in settings.items() if n in training}})
+    except ValidationError as error:
+        lines = [problem(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}") for e in error.errors()]
+        raise RecipeError("\n".join(lines)) from error
+    return {n: v for n, v in settings.items() if n in own}, chosen

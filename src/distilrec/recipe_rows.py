@@ -1,0 +1,168 @@
+"""What has to hold in a recipe of the tasks predict and tag, found before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from distilrec.errors import DistilrecError
+from distilrec.recipe import Recipe
+from distilrec.recipe_checks import Fault, Place, arguments, common, named, train_faults, two_lines
+from distilrec.training.settings import TrainSettings
+from distilrec.types_rows import Head
+
+__all__ = ["ROW_BASELINES", "ROW_STARTS", "row_faults"]
+
+ROW_BASELINES = ("base_rate", "logistic")
+ROW_STARTS = ("none", "importance")
+_OF_RANKING = {"text": "text vectors come as a feature of kind vector", "layout": "a table has no layout"}
+
+
+def row_faults(recipe: Recipe) -> Iterator[Fault]:
+    """(place, what was seen, what was expected) of everything that types alone cannot say."""
+    from distilrec.data.feature_spec import spec_faults
+    from distilrec.data.row_labels import label_faults
+    from distilrec.data.row_split import split_faults
+
+    yield from common(recipe)
+    for place, seen, expected in spec_faults(_without_encoders(recipe.features)):
+        yield ("features", *place), seen, expected
+    for place, seen, expected in label_faults(recipe.labels):
+        yield ("labels", *place), seen, expected
+    if recipe.task == "tag" and recipe.labels and not any(head.kind == "tags" for head in _heads(recipe)):
+        yield ("labels",), "no head of kind tags", "{tags: {column: ..., kind: tags}}, or task: predict"
+    for place, seen, expected in split_faults(recipe.split):
+        yield ("split", *place), seen, expected
+    if recipe.text is not None:
+        yield ("text",), "given in a recipe of the task " + recipe.task, _OF_RANKING["text"]
+    if recipe.data.layout is not None:
+        yield ("data", "layout"), repr(recipe.data.layout), _OF_RANKING["layout"]
+    if recipe.student.start not in ROW_STARTS:
+        yield ("student", "start"), repr(recipe.student.start), " or ".join(ROW_STARTS)
+    for index, name in enumerate(recipe.evaluate.baselines):
+        yield from named(("evaluate", "baselines", str(index)), name, ROW_BASELINES)
+    for section in ("teacher", "student"):
+        for index, name in enumerate(getattr(recipe, section).features or ()):
+            yield from named((section, "features", str(index)), name, recipe.features)
+    yield from _metric(recipe)
+    yield from _losses(recipe)
+    yield from _teacher(recipe)
+    yield from _settings(recipe)
+
+
+def _without_encoders(features: Mapping[str, Any]) -> dict[str, Any]:
+    """A text that an encoder reads becomes a vector before anything else is done (stages_rows)."""
+    return {name: {k: v for k, v in spec.items() if k != "encoder"} if isinstance(spec, Mapping) else spec
+            for name, spec in features.items()}
+
+
+def _heads(recipe: Recipe) -> tuple[Head, ...]:
+    """The heads as far as the recipe alone tells them."""
+    from distilrec.data.row_labels import head_settings
+
+    heads = []
+    for name, given in recipe.labels.items():
+        own = head_settings(name, given)
+        kind = own["kind"]
+        classes = tuple(map(str, own.get("classes") or ("a", "b"))) if kind == "tags" else ()
+        heads.append(Head(name, kind if kind in ("binary", "number", "tags") else "binary", classes, own.get("after")))
+    return tuple(heads)
+
+
+def _metric(recipe: Recipe) -> Iterator[Fault]:
+    from distilrec.training.row_validate import parse_row_metric
+
+    if recipe.labels:
+        try:
+            parse_row_metric(recipe.evaluate.metric, _heads(recipe))
+        except DistilrecError as error:
+            yield ("evaluate", "metric"), *two_lines(error)
+        if recipe.evaluate.metric.endswith("gauc") and recipe.group is None:
+            yield ("evaluate", "metric"), recipe.evaluate.metric, "a `group`: the column of the user or the request"
+
+
+def _losses(recipe: Recipe) -> Iterator[Fault]:
+    from distilrec.losses import ROW_HARD, ROW_LOSSES, ROW_SOFT
+
+    for section, known in (("student", ROW_LOSSES), ("control", ROW_HARD)):
+        losses = getattr(recipe, section).losses
+        for name in losses:
+            yield from named((section, "losses", name), name, known)
+        if losses and not any(losses.values()):
+            yield (section, "losses"), str(losses), "at least one loss with a weight above 0"
+        for head in _heads(recipe) if losses else ():
+            kinds = {**ROW_HARD, **ROW_SOFT}
+            fitting = [name for name, of in kinds.items() if head.kind in of]
+            if not any(losses.get(name) for name in fitting):
+                yield (section, "losses"), f"nothing that teaches {head.name!r} ({head.kind})", " or ".join(fitting)
+    if "hint" in recipe.student.losses and not recipe.knowledge.hidden:
+        yield ("student", "losses", "hint"), "hint without the teacher's hidden layer", "knowledge: {hidden: true}"
+
+
+def _teacher(recipe: Recipe) -> Iterator[Fault]:
+    from distilrec.models import ROW_MODELS
+    from distilrec.teachers import ROW_TEACHERS
+
+    teacher = recipe.teacher
+    trained = {**ROW_MODELS, "trees": ""}
+    known = [*trained, *(name for name in ROW_TEACHERS if name != "ensemble")]
+    yield from named(("teacher", "model"), teacher.model, known)
+    for index, member in enumerate(teacher.members):
+        yield from named(("teacher", "members", str(index), "model"), member.model, trained)
+    if teacher.members and teacher.copies > 1:
+        yield ("teacher", "copies"), repr(teacher.copies), "members or copies, not both"
+    if teacher.model in trained or teacher.model not in known:
+        return
+    if teacher.path is None:
+        yield ("teacher", "path"), "nothing", f"the file of the {teacher.model} teacher"
+    if teacher.space is None:
+        yield ("teacher", "space"), "nothing", "probability, logit or value: what its output is"
+    if teacher.copies > 1 or teacher.members:
+        yield ("teacher", "copies"), repr(teacher.copies), "1: a file cannot be trained again"
+    if recipe.knowledge.folds:
+        yield ("knowledge", "folds"), repr(recipe.knowledge.folds), "0: a file cannot be trained again"
+
+
+def _settings(recipe: Recipe) -> Iterator[Fault]:
+    """Settings of models against the constructors; this imports torch, so it comes last."""
+    from distilrec.models import ROW_MODELS
+
+    student, teacher = recipe.student, recipe.teacher
+    for index, member in enumerate(teacher.members):
+        if member.model in ROW_MODELS:
+            yield from _arguments(("teacher", "members", str(index), "settings"), member.model, member.settings)
+    if teacher.model in ROW_MODELS and not teacher.members:
+        yield from _arguments(("teacher", "settings"), teacher.model, teacher.settings)
+    yield from train_faults(("control", "train"), recipe.control.train, student.train)
+    if student.model not in ROW_MODELS:
+        yield from named(("student", "model"), student.model, ROW_MODELS)
+        return
+    yield from _arguments(("student", "settings"), student.model, student.settings)
+    yield from _arguments(("control", "settings"), student.model, recipe.control.settings)
+    for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
+        for index, trial in enumerate(trials):
+            yield from _trial(recipe, ("tune", role, str(index)), trial)
+
+
+def _trial(recipe: Recipe, place: Place, trial: Mapping[str, Any]) -> Iterator[Fault]:
+    from distilrec.models import row_model_settings
+
+    known = row_model_settings(recipe.student.model)
+    for key in trial:
+        yield from named((*place, key), key, sorted({*known, *TrainSettings.model_fields}))
+    yield from _arguments(place, recipe.student.model, {k: v for k, v in trial.items() if k in known})
+    of_training = {k: v for k, v in trial.items() if k in TrainSettings.model_fields}
+    yield from train_faults(place, of_training, recipe.student.train)
+
+
+def _arguments(place: Place, model: str, given: Mapping[str, Any]) -> Iterator[Fault]:
+    from distilrec.features import Feature
+    from distilrec.models import row_model_class, row_model_settings
+
+    build, known = row_model_class(model), row_model_settings(model)
+    features: Sequence[Feature] = (
+        Feature("user", "category", size=3), Feature("item", "category", size=3),
+        Feature("past", "sequence", size=3, of="item", max_length=2), Feature("price", "number"),
+    )
+    yield from arguments(place, model, build, known, given,
+                         lambda: build(features, [1], **{k: v for k, v in given.items() if k in known}))

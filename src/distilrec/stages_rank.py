@@ -1,0 +1,116 @@
+"""What the rank task does at each stage, from a recipe and a run folder. pipeline.py says when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrec import api
+from distilrec.api_shared import trained_facts
+from distilrec.bundle.runtime import load
+from distilrec.data import prepare, simulate_shop
+from distilrec.errors import DataError, problem
+from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.knowledge.store import KnowledgeStore
+from distilrec.models.trained import Trained
+from distilrec.recipe import Recipe
+from distilrec.runfolder import cache_folder
+from distilrec.stages_shared import ROLES, member_seed, same_weights, training_of
+from distilrec.teachers.ensemble import Ensemble
+from distilrec.types import Ranker, Split
+
+__all__ = ["distill", "extract", "load_model", "prepare_split", "report", "teacher_of"]
+
+
+def prepare_split(recipe: Recipe, out: Path) -> Split:
+    """The split that a recipe describes, from its files or from the simulated shop."""
+    data = recipe.data
+    source: Any = data.path if data.shop is None else out / "shop"
+    if data.shop is not None:
+        simulate_shop(**data.shop.model_dump(exclude={"table", "rows"})).write(source)
+    if source is None:
+        raise DataError(problem("the recipe names no data", "a file or a folder",
+                                "give --data DIR, or set data.path (data.shop for the built-in data)"))
+    return prepare(source, items=data.items, users=data.users, columns=data.columns, layout=data.layout,
+                   text=tuple(data.text), clean=data.clean, split=dict(recipe.split), name=recipe.name)
+
+
+def teacher_of(recipe: Recipe, out: Path, split: Split, seed: int) -> Ranker:
+    """The teacher of one seed: trained, loaded if it was trained before, or read from its file."""
+    section, folder = recipe.teacher, out / "teachers" / f"seed-{seed}"
+    if section.model == "file":
+        return api.teach("file", split, path=section.path, **section.settings)
+    content = content_of(recipe, split)
+    members = [
+        api.teach(section.model, split, content=content,
+                  folder=folder / f"member-{i}" if section.copies > 1 else folder,
+                  metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
+                  **{**section.settings, **training_of(section.train, recipe, member_seed(seed, i))})
+        for i in range(section.copies)
+    ]
+    return members[0] if section.copies == 1 else Ensemble(members, name="teacher")
+
+
+def extract(recipe: Recipe, out: Path, split: Split, seed: int) -> KnowledgeStore:
+    """What the teacher of one seed knows, written down."""
+    known = recipe.knowledge
+    return api.extract(teacher_of(recipe, out, split, seed), split, top_k=known.top_k,
+                       folder=out / "knowledge" / f"seed-{seed}", content=content_of(recipe, split),
+                       temperature=known.temperature)
+
+
+def distill(
+    recipe: Recipe, folder: Path | None, out: Path, split: Split, seed: int, own: Mapping[str, Any],
+    of_control: Mapping[str, Any],
+) -> api.Student:
+    """Student and control of one seed, with the settings that tuning chose."""
+    section = recipe.student
+    store = KnowledgeStore(out / "knowledge" / f"seed-{seed}", split)
+    control = {**recipe.control.settings, **recipe.control.train, **of_control}
+    return api.distill(
+        section.model, split, store, losses=section.losses, start=section.start, content=content_of(recipe, split),
+        control_settings=control, control_losses=recipe.control.losses, folder=folder, scratch=recipe.control.scratch,
+        metric=recipe.evaluate.metric, seen=recipe.evaluate.seen, student_settings=own,
+        **{**section.settings, **training_of(section.train, recipe, seed)},
+    )
+
+
+def content_of(recipe: Recipe, split: Split) -> np.ndarray | None:
+    """The items' texts through the recipe's encoder, read from the cache after the first time."""
+    if recipe.text is None:
+        return None
+    return api.item_content(split, recipe.text.encoder, cache=cache_folder())
+
+
+def load_model(folder: Path, split: Split) -> Trained:
+    """A finished student or control."""
+    return Trained.load(folder, split)
+
+
+def report(recipe: Recipe, out: Path, split: Split, lineage: Mapping[str, Any]) -> Report:
+    """Read the test part for every model of the run."""
+    settings = recipe.evaluate
+    return contest(
+        _contestants(recipe, out, split), split, metric=settings.metric, k=settings.k, seen=settings.seen,
+        candidates=settings.candidates, seeds=recipe.seeds, recipe=recipe.name, lineage=lineage,
+    )
+
+
+def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
+    """Teachers as they are, students and controls as they are served, and the baselines."""
+    teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
+    chosen = [Contestant("teacher", "teacher", teachers, **trained_facts(teachers))]
+    folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
+    for role in ROLES if recipe.control.scratch else ROLES[:2]:
+        if not all((folder / role / "model.json").exists() for folder in folders):
+            continue  # without item content the control is the one from scratch
+        models = [Trained.load(folder / role, split) for folder in folders]
+        same_weights(models, folders, role)
+        served = [load(folder / f"{role}.bundle") for folder in folders]
+        exported = recipe.evaluate.candidates == "full"
+        chosen.append(Contestant(role, role.partition("-")[0], served if exported else models, timed=served[0],
+                                 **trained_facts(models)))
+    return chosen + [Contestant(n, "baseline", [api.fit_baseline(n, split)]) for n in recipe.evaluate.baselines]

@@ -1,0 +1,185 @@
+"""What the tasks predict and tag do at each stage, from a recipe and a run folder. pipeline.py says when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from distilrec import api
+from distilrec.api_rows import distill_on_rows, extract_from_rows, fit_row_baseline
+from distilrec.api_shared import trained_facts
+from distilrec.bundle.runtime import load
+from distilrec.data import encode_texts, prepare_rows, shop_table, simulate_shop
+from distilrec.data.row_table import join, read_rows
+from distilrec.errors import DataError, problem
+from distilrec.evaluation.contest import Report
+from distilrec.evaluation.row_contest import RowContestant, row_contest
+from distilrec.files import digest_json
+from distilrec.knowledge.store import KnowledgeStore
+from distilrec.models.predictor import TrainedRows
+from distilrec.recipe import ModelSection, Recipe, TeacherSection
+from distilrec.runfolder import cache_folder
+from distilrec.stages_shared import ROLES, member_seed, same_weights, training_of
+from distilrec.teachers.row_ensemble import RowEnsemble
+from distilrec.types_rows import Predictor, RowSplit
+
+__all__ = ["distill", "extract", "load_model", "prepare_split", "report", "teacher_of"]
+
+_UNUSED = -1  # the part of rows that a copy of the teacher must not see
+
+
+def prepare_split(recipe: Recipe, out: Path) -> RowSplit:
+    """The encoded table that a recipe describes, from its file or from the simulated shop."""
+    data = recipe.data
+    if data.shop is not None:
+        own = data.shop.model_dump(exclude={"table", "rows"})
+        source: Any = shop_table(simulate_shop(**own), data.shop.table, rows=data.shop.rows)
+    elif data.path is None:
+        raise DataError(problem("the recipe names no data", "a file or a folder",
+                                "give --data DIR, or set data.path (data.shop for the built-in data)"))
+    else:
+        source = data.path
+    features, source, joins = _text_vectors(recipe, source)
+    return prepare_rows(
+        source, features=features, labels=recipe.labels, group=recipe.group, weight=recipe.weight,
+        split=dict(recipe.split), columns=list(data.columns) or None, joins=joins, name=recipe.name,
+    )
+
+
+def teacher_of(recipe: Recipe, out: Path, split: RowSplit, seed: int) -> Predictor:
+    """The teacher of one seed: trained, loaded if it was trained before, or opened from outside."""
+    return _teacher(recipe, out / "teachers" / f"seed-{seed}", split, seed)
+
+
+def extract(recipe: Recipe, out: Path, split: RowSplit, seed: int) -> KnowledgeStore:
+    """What the teacher of one seed says of every train row; by copies that did not see the row if there are folds."""
+    teacher = teacher_of(recipe, out, split, seed)
+    held_out = _held_out(recipe, out / "teachers" / f"seed-{seed}-folds", split, seed)
+    return extract_from_rows(teacher, split, folder=out / "knowledge" / f"seed-{seed}",
+                             hidden=recipe.knowledge.hidden, held_out=held_out)
+
+
+def distill(
+    recipe: Recipe, folder: Path | None, out: Path, split: RowSplit, seed: int, own: Mapping[str, Any],
+    of_control: Mapping[str, Any],
+) -> api.Student:
+    """Student and control of one seed, with the settings that tuning chose."""
+    section = recipe.student
+    store = KnowledgeStore(out / "knowledge" / f"seed-{seed}", split)
+    control = {**recipe.control.settings, **recipe.control.train, **of_control}
+    made = distill_on_rows(
+        section.model, split, store, losses=section.losses or None, start=section.start, auxiliary=section.auxiliary,
+        features=section.features, control_settings=control, control_losses=recipe.control.losses or None,
+        student_settings=own, folder=folder, metric=recipe.evaluate.metric,
+        **{**section.settings, **training_of(section.train, recipe, seed)},
+    )
+    return api.Student(*made, split)
+
+
+def load_model(folder: Path, split: RowSplit) -> TrainedRows:
+    """A finished student or control."""
+    return TrainedRows.load(folder, split)
+
+
+def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any]) -> Report:
+    """Read the test rows for every model of the run: teachers as they are, students and controls as they are served."""
+    metric = recipe.evaluate.metric
+    teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
+    chosen = [RowContestant("teacher", "teacher", teachers, **trained_facts(teachers))]
+    folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
+    for role in ROLES[:2]:
+        models = [load_model(folder / role, split) for folder in folders]
+        same_weights(models, folders, role)
+        served = [load(folder / f"{role}.bundle") for folder in folders]
+        chosen.append(RowContestant(role, role, served, timed=served[0], **trained_facts(models)))
+    chosen += [RowContestant(n, "baseline", [fit_row_baseline(n, split, metric=metric)])
+               for n in recipe.evaluate.baselines]
+    return row_contest(chosen, split, metric=metric, seeds=recipe.seeds, recipe=recipe.name, lineage=lineage,
+                       slices=recipe.evaluate.slices)
+
+
+def _teacher(recipe: Recipe, folder: Path, split: RowSplit, seed: int) -> Predictor:
+    section = recipe.teacher
+    if section.path is not None:
+        return api.teach(section.model, split, path=section.path, space=section.space, trust=section.trust,
+                         **section.settings)
+    sections: list[ModelSection] = list(section.members) or [section] * section.copies
+    several = len(sections) > 1
+    members = [
+        _member(recipe, section, one, folder / f"member-{i}" if several else folder, split, member_seed(seed, i))
+        for i, one in enumerate(sections)
+    ]
+    return RowEnsemble(members, name="teacher") if several else members[0]
+
+
+def _member(
+    recipe: Recipe, teacher: TeacherSection, one: ModelSection, folder: Path, split: RowSplit, seed: int
+) -> Predictor:
+    if one.model == "trees":
+        return api.teach("trees", split, folder=folder, features=teacher.features, seed=seed, **one.settings)
+    return api.teach(one.model, split, folder=folder, features=teacher.features, metric=recipe.evaluate.metric,
+                     **{**one.settings, **training_of(one.train, recipe, seed)})
+
+
+class _Folds:
+    """Answers each row by the copy of the teacher that was trained without the row's fold."""
+
+    def __init__(self, copies: list[Predictor], fold_of: np.ndarray, views: list[RowSplit]) -> None:
+        self.name = "teacher"
+        self.copies, self.fold_of, self.views = copies, fold_of, views
+
+    def predict(self, split: RowSplit, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, O]."""
+        out = np.empty((len(rows), split.outputs.size), dtype=np.float32)
+        for fold, (one, view) in enumerate(zip(self.copies, self.views, strict=True)):
+            own = self.fold_of[rows] == fold
+            if own.any():
+                out[own] = one.predict(view, rows[own])
+        return out
+
+    @property
+    def parameters(self) -> int:
+        return self.copies[0].parameters
+
+    @property
+    def digest(self) -> str:
+        return digest_json([getattr(one, "digest", "") for one in self.copies])
+
+
+def _held_out(recipe: Recipe, folder: Path, split: RowSplit, seed: int) -> _Folds | None:
+    """Copies of the teacher for `knowledge.folds`; rows of one group are in one fold."""
+    folds = recipe.knowledge.folds
+    if folds < 2:
+        return None
+    unit = np.arange(len(split)) if split.groups is None else split.groups
+    order = np.random.default_rng([seed, 7]).permutation(int(unit.max()) + 1)
+    fold_of = (order % folds)[unit]
+    hide = lambda fold: np.where((fold_of == fold) & (split.parts == 0), _UNUSED, split.parts)  # noqa: E731
+    views = [replace(split, parts=hide(fold).astype(np.int8)) for fold in range(folds)]
+    copies = [_teacher(recipe, folder / f"fold-{fold}", view, seed) for fold, view in enumerate(views)]
+    return _Folds(copies, fold_of, views)
+
+
+def _text_vectors(recipe: Recipe, source: Any) -> tuple[dict[str, Any], Any, list[dict[str, Any]]]:
+    """(features, source, joins): features of kind vector with an `encoder` get a column of the vectors of their text."""
+    features, joins = dict(recipe.features), [one.model_dump() for one in recipe.data.joins]
+    wanted = {name: spec for name, spec in features.items() if isinstance(spec, Mapping) and "encoder" in spec}
+    if not wanted:
+        return features, source, joins
+    frame: pl.DataFrame = join(read_rows(source, list(recipe.data.columns) or None), joins).frame
+    for name, spec in wanted.items():
+        column = str(spec.get("column", name))
+        texts = frame.get_column(column).cast(pl.String)
+        unique = texts.unique(maintain_order=True).to_list()
+        vectors = encode_texts(unique, str(spec["encoder"]), cache=cache_folder())
+        place = {text: row for row, text in enumerate(unique)}
+        rows = vectors[[place[text] for text in texts.to_list()]]
+        frame = frame.with_columns(pl.Series(f"{name} (vector)", rows.astype(np.float32)).cast(pl.List(pl.Float32)))
+        rest = {key: value for key, value in spec.items() if key not in ("encoder", "column")}
+        features[name] = {**rest, "kind": "vector", "column": f"{name} (vector)"}
+    return features, frame, []

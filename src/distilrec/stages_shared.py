@@ -1,0 +1,40 @@
+"""What the stages of both halves share: roles, seeds of members, and that a report speaks of what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distilrec.errors import KnowledgeError, problem
+from distilrec.files import read_json
+from distilrec.recipe import Recipe
+from distilrec.recipe_checks import MEMBER_STEP
+from distilrec.training.settings import TrainSettings
+
+__all__ = ["ROLES", "member_seed", "same_weights", "training_of"]
+
+ROLES = ("student", "control", "control-scratch")  # what a seed's folder of students holds
+
+
+def member_seed(seed: int, index: int) -> int:
+    """The seed of a member of an ensemble; recipes whose seeds would collide are refused."""
+    return seed + MEMBER_STEP * index
+
+
+def training_of(train: TrainSettings, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Training settings as keyword arguments, with the device and the seed of the run."""
+    return {**dict(train), "device": recipe.device, "seed": seed}
+
+
+def same_weights(models: Sequence[Any], folders: Sequence[Path], role: str) -> None:
+    """A bundle of older weights must not stand for the new ones.
+
+    Raises:
+        KnowledgeError: a model was trained after its bundle was exported.
+    """
+    for model, folder in zip(models, folders, strict=True):
+        stamp = folder / f"{role}.json"
+        if not stamp.exists() or read_json(stamp)["weights"] != model.digest:
+            raise KnowledgeError(problem(f"{folder / role} was trained after its bundle was exported",
+                                         "a bundle of the same weights", "run `distilrec export` first"))
