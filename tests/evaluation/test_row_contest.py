@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pytest
-import rows_world
 
+import rows_world
 from distilrec.errors import DataError
 from distilrec.evaluation.pointwise import choose_thresholds, evaluate_rows, probability
 from distilrec.evaluation.row_contest import RowContestant, row_contest

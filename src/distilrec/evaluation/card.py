@@ -30,6 +30,7 @@ def render_card(report: Mapping[str, Any]) -> str:
         f"**{words.headline(report)}.** " + " ".join(_text(one) for one in words.verdict_sentences(report)),
         "## Results", _results(report),
         "## Against the others", _comparisons(report),
+        *(["## Slices", _slices(report)] if report["dataset"].get("slices") else []),
         "## Data", _data(report),
         "## How it was measured", _protocol(report),
         "## Where it comes from", _lineage(report),
@@ -40,53 +41,79 @@ def render_card(report: Mapping[str, Any]) -> str:
 
 def _results(report: Mapping[str, Any]) -> str:
     metrics = table_metrics(report)
-    header = ["model", "role", *map(words.human_metric, metrics), "parameters", "size", "latency p50", "trained in"]
+    header = ["model", "role", *map(words.column_title, metrics), "parameters", "size", "latency p50", "trained in"]
     rows = []
     for model in report["models"]:
         latency = model["latency_ms"]
         values = (model["metrics"]["test"].get(metric) for metric in metrics)
         rows.append([
             _text(model["name"]), model["role"],
-            *("–" if v is None else f"{v['mean']:.4f}" + (f" ± {v['std']:.4f}" if v["std"] is not None else "")
-              for v in values),
+            *(_number(v) + (f" ± {v['std']:.4f}" if v and v["std"] is not None else "") for v in values),
             words.human_count(model["parameters"]), words.human_bytes(model["bytes"]),
             words.human_ms(latency["p50"] if latency else None), words.human_seconds(model["train_seconds"]),
         ])
-    return _table(header, rows, right=2)
+    arrow = "\n\n↓: lower is better." if any("↓" in name for name in header) else ""
+    return _table(header, rows, right=2) + arrow
 
 
 def _comparisons(report: Mapping[str, Any]) -> str:
     rows = [
         [f"{_text(c['a'])} − {_text(c['b'])}", words.human_metric(c["metric"]), words.human_signed(c["difference"]),
-         " to ".join(map(words.human_signed, c["interval"])), words.human_percent(c.get("relative")),
+         " to ".join(map(words.human_signed, c["interval"])), words.human_percent(words.gain_of(c)[0]),
          words.human_p(c["p_value"]).removeprefix("=\u00a0"), f"{c['n']:,}"]
         for c in report["comparisons"] if c["metric"] == report["metric"]
     ]
     if not rows:
         return "None."
-    header = ["pair", "metric", "difference", "95% interval", "relative", "p", "users"]
+    relative = "gain" if words.is_rows(report) else "relative"
+    header = ["pair", "metric", "difference", "95% interval", relative, "p", words.unit_of(report)]
     return _table(header, rows, right=2) + f"\n\nTest: {report['comparisons'][0]['test']}."
+
+
+def _slices(report: Mapping[str, Any]) -> str:
+    """The student beside its control on each slice, by the leading metric of each head."""
+    data, student = report["dataset"], words.main_student(report)
+    control = words.model_named(report, student.get("control")) if student else None
+    models = [one for one in (student, control) if one is not None] or report["models"][:1]
+    leads = [lead for head in data["heads"] if (lead := words.lead_metric(report, head)) is not None]
+    columns = [(lead, one) for lead in leads for one in models]
+    rows = [[_text(name), f"{size:,}", *(_number(one["groups"].get(name, {}).get(lead)) for lead, one in columns)]
+            for name, size in data["slices"].items()]
+    header = ["slice", "rows", *(f"{words.column_title(lead)}, {_text(one['name'])}" for lead, one in columns)]
+    return _table(header, rows, right=1)
+
+
+def _number(stats: Mapping[str, Any] | None) -> str:
+    return "–" if stats is None or stats["mean"] is None else f"{stats['mean']:.4f}"
 
 
 def _data(report: Mapping[str, Any]) -> str:
     data = report["dataset"]
-    return "\n".join([
-        f"- Name: {_text(data['name'])}",
-        f"- Digest: {_text(data['digest'])}",
-        f"- {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
-    ])
+    lines = [f"- Name: {_text(data['name'])}", f"- Digest: {_text(data['digest'])}",
+             f"- {', '.join(words.size_of(report))}"]
+    for name, head in data.get("heads", {}).items():
+        mean = head.get("base_rate", head.get("mean"))
+        level = "" if mean is None else f", {'mean' if head['kind'] == 'number' else 'base rate'} {mean:.4g}"
+        lines.append(f"- {_text(name)} ({head['kind']}): observed on {head['observed']:,} test rows{level}")
+    return "\n".join(lines)
 
 
 def _protocol(report: Mapping[str, Any]) -> str:
     protocol = report["protocol"]
-    sampled = protocol["candidates"] != "full"
+    sampled = protocol.get("candidates", "full") != "full"
     ranked = f"sampled candidates ({_value(protocol['candidates'])})" if sampled else "the full catalog"
-    return "\n".join([
+    cuts = f"; k = {', '.join(map(str, protocol['k']))}" if "k" in protocol else ""
+    lines = [
         f"- Split: {_text(protocol['split'])}; models were chosen on the validation part, the test part was read once",
-        f"- Ranked: {ranked}; items of the history are {'left out' if protocol['seen'] == 'drop' else 'kept in'}",
-        f"- Seeds: {', '.join(map(str, protocol['seeds']))}; k = {', '.join(map(str, protocol['k']))}",
+        f"- Seeds: {', '.join(map(str, protocol['seeds']))}{cuts}",
         f"- Main metric: {words.human_metric(report['metric'])}",
-    ])
+    ]
+    if not words.is_rows(report):
+        lines.insert(1, f"- Ranked: {ranked}; items of the history are "
+                        f"{'left out' if protocol['seen'] == 'drop' else 'kept in'}")
+    elif "thresholds" in protocol:
+        lines.append(f"- Thresholds: {_text(protocol['thresholds'])}")
+    return "\n".join([*lines, *(f"- {_text(note)}" for note in report.get("notes", ()))])
 
 
 def _lineage(report: Mapping[str, Any]) -> str:
@@ -97,14 +124,15 @@ def _lineage(report: Mapping[str, Any]) -> str:
 
 
 def _limits(report: Mapping[str, Any]) -> str:
-    protocol, student = report["protocol"], words.main_student(report)
+    protocol, student, unit = report["protocol"], words.main_student(report), words.unit_of(report)
     limits = [
-        "The numbers hold for this data set, this split and users like these; past behavior is not a live experiment.",
-        "The intervals speak of other users, not of other training seeds: the spread over seeds is given beside it.",
+        f"The numbers hold for this data set, this split and {unit} like these; past behavior is not a live "
+        "experiment.",
+        f"The intervals speak of other {unit}, not of other training seeds: the spread over seeds is given beside it.",
     ]
     if len(protocol["seeds"]) < 3:
         limits.append(f"Only {len(protocol['seeds'])} seed(s) were run: the spread of training is not well known.")
-    if protocol["candidates"] != "full":
+    if protocol.get("candidates", "full") != "full":
         limits.append("Sampled candidates make every model look better than it is, and can change their order.")
     if student is not None and student.get("control") is None:
         limits.append("There is no control, so the effect of the teacher is unknown.")

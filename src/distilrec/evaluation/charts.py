@@ -13,8 +13,9 @@ from typing import Any
 from distilrec.errors import MissingExtraError
 from distilrec.evaluation import words
 from distilrec.evaluation.page_style import PAINT, ROLE_PAINT
+from distilrec.evaluation.verdict import is_lower_better
 
-__all__ = ["FAR", "comparison_chart", "cost_chart", "curve_chart", "group_chart"]
+__all__ = ["FAR", "calibration_chart", "comparison_chart", "cost_chart", "curve_chart", "group_chart"]
 
 FAR = 0.3  # a relative difference beyond this is left to the table
 _POINTS = 200  # of one learning curve; more cannot be seen at this width
@@ -40,8 +41,10 @@ def cost_chart(report: Mapping[str, Any], cost: str) -> str | None:
     scale = alt.Scale(type="log", domain=[low / 2, max(high * 12, low * 20)], nice=False)
     axis = alt.Axis(grid=False, format="~s" if cost == "parameters" else "~g", tickCount=5)
     x = alt.X("x:Q", title=title, scale=scale, axis=axis)
-    quality = alt.Scale(zero=False, domain=[min(values), max(values)], padding=14)
-    y = alt.Y("y:Q", title=words.human_metric(report["metric"]), scale=quality)
+    # a loss is turned around, so that up is better in every report
+    quality = alt.Scale(zero=False, domain=[min(values), max(values)], padding=14,
+                        reverse=is_lower_better(report["metric"]))
+    y = alt.Y("y:Q", title=words.column_title(report["metric"]), scale=quality)
     base = alt.Chart(alt.Data(values=rows))
     color = _role_color(alt)
     points = base.mark_circle(size=130, opacity=1).encode(x=x, y=y, color=color)
@@ -125,17 +128,19 @@ def _thin(points: Sequence[Any]) -> list[Any]:
 def comparison_chart(report: Mapping[str, Any]) -> str | None:
     """Relative differences on the main metric with 95% intervals; the lines mark 0 and the +1% of the verdict."""
     alt = _altair()
-    rows = [
-        {"pair": f"{c['a']} − {c['b']}", "role": _role(report, c["a"]), "text": words.human_percent(c["relative"]),
-         "x": c["relative"], "low": c["relative_interval"][0], "high": c["relative_interval"][1]}
-        for c in report["comparisons"] if c["metric"] == report["metric"] and c.get("relative_interval")
-    ]
+    rows: list[dict[str, Any]] = []
+    for c in report["comparisons"]:
+        gain, span = words.gain_of(c)
+        if c["metric"] == report["metric"] and span:
+            rows.append({"pair": f"{c['a']} − {c['b']}", "role": _role(report, c["a"]), "x": gain, "low": span[0],
+                         "high": span[1], "text": words.human_percent(gain)})
     if not rows:
         return None
     # baselines can be hundreds of percent away, which would flatten the comparisons that decide
     near = [row for row in rows if abs(row["x"]) <= FAR] or rows
     y = alt.Y("pair:N", sort=None, title=None, axis=alt.Axis(labelLimit=330, labelPadding=8, ticks=False, domain=False))
-    x = alt.X("low:Q", title="relative difference", axis=alt.Axis(format="+%", tickCount=7))
+    title = "gain" if words.is_rows(report) else "relative difference"
+    x = alt.X("low:Q", title=title, axis=alt.Axis(format="+%", tickCount=7))
     base = alt.Chart(alt.Data(values=near))
     color = _role_color(alt)
     spans = base.mark_rule(strokeWidth=3, opacity=0.55).encode(x=x, x2="high:Q", y=y, color=color)
@@ -144,6 +149,29 @@ def comparison_chart(report: Mapping[str, Any]) -> str | None:
     zero = alt.Chart(alt.Data(values=[{"x": 0.0}])).mark_rule(color=PAINT["ink"], strokeWidth=1).encode(x="x:Q")
     worth = alt.Chart(alt.Data(values=[{"x": 0.01}])).mark_rule(color=PAINT["soft"], strokeDash=[3, 3]).encode(x="x:Q")
     return _svg(zero + worth + spans + points + text, alt, width=760, height=alt.Step(38))
+
+
+def calibration_chart(report: Mapping[str, Any]) -> str | None:
+    """What happened over what was predicted, one panel a head and one line a model; the diagonal is exact."""
+    alt = _altair()
+    rows = [{"head": head, "name": model["name"], "role": model["role"], "x": one["prediction"], "y": one["label"]}
+            for model in report["models"] for head, bins in model.get("calibration", {}).items() for one in bins]
+    if not rows:
+        return None
+    panels = []
+    for head in dict.fromkeys(row["head"] for row in rows):
+        here = [row for row in rows if row["head"] == head]
+        ends = [f(row[axis] for row in here for axis in ("x", "y")) for f in (min, max)]
+        scale = alt.Scale(domain=ends, nice=True)
+        exact = alt.Chart(alt.Data(values=[{"x": end, "y": end} for end in ends])).mark_line(
+            color=PAINT["soft"], strokeDash=[3, 3], strokeWidth=1)
+        x = alt.X("x:Q", title="predicted", scale=scale, axis=alt.Axis(grid=False, tickCount=5))
+        y = alt.Y("y:Q", title="observed", scale=scale, axis=alt.Axis(tickCount=5))
+        base = alt.Chart(alt.Data(values=here), title=alt.Title(head, anchor="start"))
+        lines = base.mark_line(strokeWidth=2, opacity=0.85).encode(x=x, y=y, color=_role_color(alt), detail="name:N")
+        points = base.mark_circle(size=34, opacity=1).encode(x=x, y=y, color=_role_color(alt))
+        panels.append((exact.encode(x=x, y=y) + lines + points).properties(width=300, height=270))
+    return _svg(alt.concat(*panels, columns=3, spacing=30), alt)
 
 
 def _role(report: Mapping[str, Any], name: str) -> str:

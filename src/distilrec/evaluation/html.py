@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ _ROLES = {
     "baseline": "baseline", "fusion": "fusion", "compressed": "compressed",
 }
 
+_RELATIVE = "relative difference of the main metric"
+_GAIN = ("gain on the main metric, the difference as a share of the second model's value (of an AUC what it has above "
+         ".5; of a loss what was saved)")
+
 
 def write_html(report: Mapping[str, Any], path: str | Path) -> Path:
     """Write the page of `report` atomically. Raises MissingExtraError without altair or vl-convert."""
@@ -32,22 +36,24 @@ def write_html(report: Mapping[str, Any], path: str | Path) -> Path:
 
 def render_html(report: Mapping[str, Any]) -> str:
     """The page as text. Every string that came from a user is escaped, and the page forbids itself all loading."""
-    data, seeds = report["dataset"], len(report["protocol"]["seeds"])
+    data, seeds, rows = report["dataset"], len(report["protocol"]["seeds"]), words.is_rows(report)
     title = f"{data['name']}: {words.headline(report).lower()}"
     body = [
         f"<h1>{escape(data['name'])}</h1>",
-        f'<p class="soft">{data["users"]:,} users · {data["items"]:,} items · {data["interactions"]:,} interactions · '
+        f'<p class="soft">{" · ".join(words.size_of(report))} · '
         f'{seeds} seed{"" if seeds == 1 else "s"} · main metric {_metric(report["metric"])} on the test part</p>',
         _verdict(report),
         _tiles(report),
         _results(report),
         _cost(report),
-        _section("Popular and rare items", "The main metric, counted only on targets of each group. The tail are the "
-                 "least popular items that hold the last 20% of the training interactions.",
-                 _figure(charts.group_chart(report))),
-        _section("Differences", "Each pair of models on the same users: relative difference of the main metric with "
-                 "its 95% interval. Left of the solid line the first model is worse; the dashed line is the +1% from "
-                 f"which a teacher is worth it. Pairs more than {charts.FAR:.0%} apart are only in the table below.",
+        *(_of_rows(report) if rows else [_section(
+            "Popular and rare items", "The main metric, counted only on targets of each group. The tail are the "
+            "least popular items that hold the last 20% of the training interactions.",
+            _figure(charts.group_chart(report)))]),
+        _section("Differences", f"Each pair of models on the same {words.unit_of(report)}: "
+                 f"{_GAIN if rows else _RELATIVE} with its 95% interval. Left of the solid line the first model is "
+                 "worse; the dashed line is the +1% from which a teacher is worth it. "
+                 f"Pairs more than {charts.FAR:.0%} apart are only in the table below.",
                  _figure(charts.comparison_chart(report)), _comparisons(report)),
         _section("Learning curves", "Quality on the validation part while training; one line a seed.",
                  _figure(charts.curve_chart(report))),
@@ -79,11 +85,12 @@ def _tiles(report: Mapping[str, Any]) -> str:
     tiles: list[tuple[str, str]] = []
     control = student.get("control")
     found = words.comparison_of(report, student["name"], control, metric) if control else None
-    if found and found["relative"] is not None:
-        tiles.append((words.human_percent(found["relative"]), f"{words.human_metric(metric)} against the control"))
+    if found and (gain := words.gain_of(found)[0]) is not None:
+        label = "gain in " if words.is_rows(report) else ""
+        tiles.append((words.human_percent(gain), f"{label}{words.human_metric(metric)} against the control"))
     own, best = words.mean_of(student, metric), words.mean_of(teacher, metric) if teacher else None
-    if own is not None and best:
-        tiles.append((f"{own / best:.0%}", "of the teacher's quality kept"))
+    if (share := words.kept_share(metric, own, best)) is not None:
+        tiles.append((f"{share:.0%}", "of the teacher's quality kept"))
     if student.get("compression_ratio"):
         tiles.append((f"{student['compression_ratio']:,.1f}×", "fewer parameters than the teacher"))
     if student["latency_ms"]:
@@ -108,14 +115,60 @@ def _results(report: Mapping[str, Any]) -> str:
             "–" if gap is None else f"{gap:.0%}",
         ]))
     every = sorted({name for model in report["models"] for name in model["metrics"]["test"]})
-    more = [(model["role"], [escape(model["name"]), *(_stats(model["metrics"]["test"].get(name)) for name in every)])
-            for model in report["models"]]
+    by_head = words.head_metrics(report) or {"": every}
+    more = "".join((f"<h3>{escape(head)}</h3>" if len(by_head) > 1 else "") + _all_metrics(report, names)
+                   for head, names in by_head.items())
+    arrow = " ↓: lower is better; of all other metrics higher is." if words.is_rows(report) else ""
     return _section(
-        "Results", "Means over the test users and seeds; beneath them the standard deviation over seeds. Gap closed: "
-        "the share of the way from control to teacher that the student went. Latency: one request on one core, median.",
+        "Results", f"Means over the test {'part' if words.is_rows(report) else 'users'} and seeds; beneath them the "
+        "standard deviation over seeds. Gap closed: the share of the way from control to teacher that the student "
+        f"went. Latency: one request on one core, median.{arrow}",
         _table(header, rows),
-        f"<details><summary>All metrics</summary>{_table(['model', *map(_metric, every)], more)}</details>",
+        f"<details><summary>All metrics</summary>{more}</details>",
     )
+
+
+def _all_metrics(report: Mapping[str, Any], names: Sequence[str]) -> str:
+    rows = [(model["role"], [escape(model["name"]), *(_stats(model["metrics"]["test"].get(name)) for name in names)])
+            for model in report["models"]]
+    return _table(["model", *map(_metric, names)], rows)
+
+
+def _of_rows(report: Mapping[str, Any]) -> list[str]:
+    """What only predictions of rows have: calibration, slices, classes of tags."""
+    data = report["dataset"]
+    slices, classes = [], []
+    for head in data["heads"]:
+        lead = words.lead_metric(report, head)
+        if lead is None:
+            continue
+        if data["slices"]:
+            slices.append(_groups(report, "slice", {name: name for name in data["slices"]}, lead, data["slices"]))
+        prefix = f"{head}." if len(data["heads"]) > 1 else ""
+        classes += [_groups(report, head, found, prefix + name, data["heads"][head]["classes"])
+                    for name in ("f1", "recall") if (found := words.class_groups(report, head))]
+    return [
+        _section("Calibration", "Of the cases that a model gives a probability of 20%, 20% should happen: the line of "
+                 "a good model lies on the dashed one. Bins of equal numbers of rows; of number heads, mean values.",
+                 _figure(charts.calibration_chart(report))),
+        _section("Slices", "The same models on parts of the test rows. Small slices differ by chance.", *slices),
+        _section("Classes", "Each tag by itself, at the threshold that was chosen on the validation part; the share "
+                 "is that of rows that have it.", *classes),
+    ]
+
+
+def _groups(
+    report: Mapping[str, Any], what: str, groups: Mapping[str, str], metric: str, sizes: Mapping[str, Any]
+) -> str:
+    """One metric of every model on each group: {shown name: name in the report}."""
+    header = [escape(what), "rows" if what == "slice" else "share", *(escape(one["name"]) for one in report["models"])]
+    rows = []
+    for name, key in groups.items():
+        cells = [model["groups"].get(key, {}).get(metric) for model in report["models"]]
+        size = "–" if sizes[name] is None else f"{sizes[name]:,}" if what == "slice" else f"{sizes[name]:.1%}"
+        if any(cells):
+            rows.append(("", [escape(name), size, *map(_stats, cells)]))
+    return f"<h3>{_metric(metric)}</h3>{_table(header, rows)}" if rows else ""
 
 
 def _cost(report: Mapping[str, Any]) -> str:
@@ -129,16 +182,18 @@ def _cost(report: Mapping[str, Any]) -> str:
 def _comparisons(report: Mapping[str, Any]) -> str:
     rows = []
     for c in report["comparisons"]:
-        span = c.get("relative_interval") or (None, None)
+        gain, span = words.gain_of(c)
+        low, high = span or (None, None)
         rows.append(("", [
             f"{escape(c['a'])} − {escape(c['b'])}", _metric(c["metric"]), words.human_signed(c["difference"]),
-            " to ".join(map(words.human_signed, c["interval"])), words.human_percent(c.get("relative")),
-            "–" if span[0] is None else f"{words.human_percent(span[0])} to {words.human_percent(span[1])}",
+            " to ".join(map(words.human_signed, c["interval"])), words.human_percent(gain),
+            "–" if low is None else f"{words.human_percent(low)} to {words.human_percent(high)}",
             words.human_p(c["p_value"]).removeprefix("=\u00a0"), f"{c['n']:,}",
         ]))
     if not rows:
         return ""
-    header = ["pair", "metric", "difference", "95% interval", "relative", "95% interval", "p", "users"]
+    relative = "gain" if words.is_rows(report) else "relative"
+    header = ["pair", "metric", "difference", "95% interval", relative, "95% interval", "p", words.unit_of(report)]
     note = (f'<p class="soft">Test: {escape(report["comparisons"][0]["test"])}. The verdict rests on the main metric '
             "alone; the others are there to look at, and are not corrected for being many.</p>")
     return f"<details><summary>All comparisons as numbers</summary>{_table(header, rows)}{note}</details>"
@@ -146,18 +201,24 @@ def _comparisons(report: Mapping[str, Any]) -> str:
 
 def _protocol(report: Mapping[str, Any]) -> str:
     protocol = report["protocol"]
-    full = protocol["candidates"] == "full"
     facts = {
         "Split": protocol["split"],
-        "Ranked": "the full catalog" if full else f"sampled candidates only: {_value(protocol['candidates'])}",
-        "Items of the history": "left out of the lists" if protocol["seen"] == "drop" else "kept in the lists",
         "Chosen by": "the validation part; the test part was read once, at the end",
         "Seeds": ", ".join(map(str, protocol["seeds"])),
-        "Lists of": ", ".join(map(str, protocol["k"])) + " items",
     }
+    if words.is_rows(report):
+        facts["Measured on"] = f"{report['dataset']['parts']['test']:,} test rows"
+        facts["Intervals"] = f"speak of other {words.unit_of(report)} like these"
+    else:
+        full = protocol["candidates"] == "full"
+        facts["Ranked"] = "the full catalog" if full else f"sampled candidates only: {_value(protocol['candidates'])}"
+        facts["Items of the history"] = "left out of the lists" if protocol["seen"] == "drop" else "kept in the lists"
+    if "k" in protocol:
+        facts["Lists of"] = ", ".join(map(str, protocol["k"])) + (" tags" if words.is_rows(report) else " items")
     known = {"split", "candidates", "seen", "selection", "seeds", "k"}
     facts |= {key: _value(value) for key, value in protocol.items() if key not in known}
-    return _facts(facts.items())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.get("notes", ()))
+    return _facts(facts.items()) + (f"<ul>{notes}</ul>" if notes else "")
 
 
 def _lineage(report: Mapping[str, Any]) -> str:
@@ -192,20 +253,22 @@ def _facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _stats(stats: Mapping[str, Any] | None) -> str:
-    if stats is None:
+    if stats is None or stats["mean"] is None:
         return "–"
     spread = "" if stats["std"] is None else f"<br><small>± {stats['std']:.4f}</small>"
     return f"{stats['mean']:.4f}{spread}"
 
 
-def _latency(latency: Mapping[str, float] | None) -> str:
+def _latency(latency: Mapping[str, Any] | None) -> str:
     if latency is None:
         return "–"
-    return f"{words.human_ms(latency['p50'])}<br><small>p99 {words.human_ms(latency['p99'])}</small>"
+    list_of = latency.get("of_100")
+    more = f"<br>100 rows: {words.human_ms(list_of['p50'])}, p99 {words.human_ms(list_of['p99'])}" if list_of else ""
+    return f"{words.human_ms(latency['p50'])}<br><small>p99 {words.human_ms(latency['p99'])}{more}</small>"
 
 
 def _metric(name: str) -> str:
-    return escape(words.human_metric(name))
+    return escape(words.column_title(name))
 
 
 def _value(value: Any) -> str:

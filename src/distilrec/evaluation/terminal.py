@@ -11,10 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from distilrec.evaluation import words
+from distilrec.evaluation.verdict import is_lower_better
 
 __all__ = ["print_report", "table_metrics"]
 
 _STYLES = {"teacher": "cyan", "student": "bold green", "control": "yellow"}
+_OF_ROWS = ("auc", "gauc", "rmse", "micro_f1", "log_loss", "calibration_error", "mae", "macro_f1", "hit@1")
 _VERDICT_STYLES = {"Distill": "bold green", "Do not distill": "bold red"}
 
 
@@ -33,8 +35,15 @@ def print_report(
 
 
 def table_metrics(report: Mapping[str, Any]) -> list[str]:
-    """The metrics worth a column: the main one first, then its companions at the same cut."""
+    """The metrics worth a column: the main one first, then its companions (those at the same cut, those of its head),
+    then the leading ones of other heads."""
     metric = report["metric"]
+    if words.is_rows(report):
+        heads = words.head_metrics(report)
+        own = next((names for names in heads.values() if metric in names), [])
+        companions = [name for one in _OF_ROWS for name in own if name.rpartition(".")[2] == one]
+        leading = [name for head in heads if (name := words.lead_metric(report, head)) is not None]
+        return list(dict.fromkeys([metric, *companions, *leading]))
     cut = metric.partition("@")[2]
     companions = [f"{name}@{cut}" for name in ("ndcg", "recall", "mrr", "coverage")] if cut else []
     measured = {name for model in report["models"] for name in model["metrics"]["test"]}
@@ -56,14 +65,16 @@ def _table(report: Mapping[str, Any], metrics: list[str]) -> Table:
     data, protocol = report["dataset"], report["protocol"]
     seeds = len(protocol["seeds"])
     table = Table(
-        title=f"{escape(data['name'])}: {data['users']:,} users, {data['items']:,} items; test part, "
+        title=f"{escape(data['name'])}: {', '.join(words.size_of(report)[:2])}; test part, "
               f"{seeds} seed{'s' if seeds != 1 else ''}",
         title_justify="left",
+        caption="↓ lower is better" if any(map(is_lower_better, metrics)) else None, caption_justify="left",
     )
     table.add_column("model", min_width=12)
     table.add_column("role", no_wrap=True)
     for metric in metrics:
-        table.add_column(words.human_metric(metric), justify="right", no_wrap=True)
+        title = words.column_title(metric).replace(" ↓", "\u00a0↓")
+        table.add_column(title.replace(" ", "\n") if words.is_rows(report) else title, justify="right", no_wrap=True)
     for name in ("params", "size", "p50", "gap\nclosed"):
         table.add_column(name, justify="right", no_wrap=True)
     for model in report["models"]:
