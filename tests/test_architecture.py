@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = [
-    "distilrec", "distilrec.types", "distilrec.errors", "distilrec.files", "distilrec.recipe", "distilrec.recipe_yaml",
+    "distilrec", "distilrec.types", "distilrec.errors", "distilrec.files", "distilrec.numerics",
+    "distilrec.recipe", "distilrec.recipe_yaml",
     "distilrec.data.entry", "distilrec.data.text", "distilrec.evaluation.contest", "distilrec.bundle.runtime",
     "distilrec.bundle.offline", "distilrec.serving.app", "distilrec.cli", "distilrec.cli_views",
     "distilrec.cli_inspect",

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 
 import distilrec.errors
+from distilrec import numerics
 from distilrec.errors import DataError
-from distilrec.evaluation import rank
-from distilrec.evaluation.rank import recommend, recommend_bundle, sample_candidates, top_k
+from distilrec.evaluation.rank import recommend, recommend_bundle, sample_candidates
+from distilrec.numerics import top_k
 from distilrec.types import Histories, Recommendations
 
 
@@ -26,40 +24,10 @@ def naive_top(row: np.ndarray, k: int) -> tuple[list[int], list[float]]:
     return order + [-1] * missing, [float(row[i]) for i in order] + [-np.inf] * missing
 
 
-@given(
-    npst.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 30)),
-                elements=st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 0.5, 0.5000001, 2.0, np.inf])),
-    st.integers(1, 35),
-)
-@settings(max_examples=300, deadline=None)
-def test_top_k_is_the_sorted_order(scores: np.ndarray, k: int) -> None:
-    items, best = top_k(scores, k)
-    for row, got, values in zip(scores, items, best, strict=True):
-        want, want_values = naive_top(row, k)
-        assert got.tolist() == want
-        assert values.tolist() == want_values
-
-
-def test_top_k_over_many_blocks_with_heavy_ties() -> None:
-    scores = np.random.default_rng(0).integers(0, 50, (700, 5000)).astype(np.float32)
-    items, best = top_k(scores, 30)
-    expected = np.argsort(-scores, axis=1, kind="stable")[:, :30]
-    np.testing.assert_array_equal(items, expected)
-    np.testing.assert_array_equal(best, np.take_along_axis(scores, expected, axis=1))
-    assert items.dtype == np.int32 and best.dtype == np.float32
-
-
-def test_nan_is_an_error() -> None:
-    with pytest.raises(DataError, match="NaN among the scores of 1 of 2"):
-        top_k(np.array([[0.0, 1.0], [np.nan, -np.inf]]), 1)
-    with pytest.raises(DataError):
-        top_k(np.zeros(3), 1)
-
-
 @pytest.mark.parametrize("seen", ["drop", "keep"])
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_recommend_against_loop(make_random_split, table_ranker, monkeypatch, seen: str, part: str) -> None:
-    monkeypatch.setattr(rank, "_BLOCK_BYTES", 3 * 40 * 4)  # three rows a block, so that a batch has several
+    monkeypatch.setattr(numerics, "_BLOCK_BYTES", 3 * 40 * 4)  # three rows a block, so that a batch has several
     split = make_random_split(60, 40, seed=1)
     table = np.random.default_rng(2).integers(0, 9, (60, 40)).astype(np.float32)
     ranker = table_ranker(table)

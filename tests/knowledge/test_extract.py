@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from core_world import split_of, walk_split
 from distilrec.errors import KnowledgeError
+from distilrec.knowledge import extract as extraction
 from distilrec.knowledge.extract import decisions, extract, open_key, top_log_probabilities
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.models.sasrec import SASRec
@@ -244,3 +246,74 @@ def test_parts_without_their_marker_belong_to_nobody(split: Split, tmp_path: Pat
     (tmp_path / "parts" / "identity.json").unlink()
     second = StoreWriter(tmp_path, {"dataset_digest": "a", "split_digest": "b", "teacher": "two"})
     assert not second.has("response", 0)
+
+
+class Million:
+    """A teacher of a million items, that likes the item after the last one best and counts the answers it is asked."""
+
+    name, parameters, n_items = "million", 0, 1_000_000
+    taste = np.random.default_rng(0).random(n_items, dtype=np.float32)
+
+    def __init__(self, steps: bool) -> None:
+        self.asked: list[int] = []
+        if steps:
+            self.step_scores = self._after_each
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        return self._of(histories.items[histories.offsets[1:] - 1])
+
+    def _after_each(self, histories: Histories) -> np.ndarray:
+        return self._of(histories.items)
+
+    def _of(self, last: np.ndarray) -> np.ndarray:
+        self.asked.append(len(last))
+        out = np.empty((len(last), self.n_items), dtype=np.float32)
+        out[:] = self.taste
+        out[np.arange(len(last)), last + 1] = 20.0
+        return out
+
+
+@pytest.fixture(scope="module")
+def wide() -> Split:
+    """Six users of four events, and one whose answers would take 160 MB at once."""
+    rng = np.random.default_rng(0)
+    sizes = [4, 4, 4, 40, 4, 4, 4]
+    return split_of([(rng.integers(0, Million.n_items - 1, n).tolist(), [1], [2]) for n in sizes], Million.n_items)
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_million_items_are_asked_for_in_bounded_memory(steps: bool, wide: Split, tmp_path: Path) -> None:
+    assert wide.digest
+    teacher = Million(steps)
+    tracemalloc.start()
+    try:
+        store = extract(teacher, wide, tmp_path, top_k=5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert max(teacher.asked) * Million.n_items * 4 <= 128 * 2**20
+    assert len(teacher.asked) <= 4
+    assert peak < 170 * 2**20, "the scores of one call, and a few rows that are worked on"
+    keys, _, _, stop = decisions(wide)
+    assert (store.batch(keys)["response.ids"][:, 0] == wide.items[stop - 1] + 1).all()
+
+
+def test_a_catalog_wider_than_a_call_is_asked_row_by_row(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Recorder(split.n_items)
+    expected = extract(teacher, split, tmp_path / "whole", top_k=6).batch(decisions(split)[0])
+    monkeypatch.setattr(extraction, "_SCORES", 1)
+    sizes: list[int] = []
+    monkeypatch.setattr(teacher, "scores", lambda h, real=teacher.scores: sizes.append(len(h)) or real(h))
+    found = extract(teacher, split, tmp_path / "rows", top_k=6).batch(decisions(split)[0])
+    assert set(sizes) == {1}
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+@given(st.lists(st.integers(1, 12), max_size=15), st.integers(1, 10))
+def test_groups_hold_everybody_once_and_no_more_than_the_budget(lengths: list[int], budget: int) -> None:
+    sizes = np.array(lengths, dtype=np.int64)
+    groups = list(extraction._groups(sizes, budget))
+    assert [place for group in groups for place in group] == list(range(len(lengths)))
+    assert all(sizes[group].sum() <= budget or len(group) == 1 for group in groups)

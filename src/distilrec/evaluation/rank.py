@@ -1,7 +1,6 @@
 """From scores to lists: full-catalog ranking in bounded memory, with ties that always break the same way.
 
-The order of a list is score descending, then smaller item id. Neither numpy.argpartition nor torch.topk
-promises that, so `top_k` finds the k-th score first and settles who is above it, and who ties with it, itself.
+The order of a list is score descending, then smaller item id (see `numerics.top_k`).
 """
 
 from __future__ import annotations
@@ -12,58 +11,13 @@ from typing import Literal
 import numpy as np
 
 from distilrec.errors import DataError, problem
+from distilrec.numerics import block_rows, top_k
 from distilrec.types import Bundle, Examples, Histories, Part, Ranker, Recommendations, Split
 
-__all__ = ["Candidates", "Seen", "recommend", "recommend_bundle", "sample_candidates", "top_k"]
+__all__ = ["Candidates", "Seen", "recommend", "recommend_bundle", "sample_candidates"]
 
 Candidates = Literal["full"] | Mapping[Literal["sampled"], int]
 Seen = Literal["drop", "keep"]
-
-_BLOCK_BYTES = 4 << 20  # scores that are copied, masked and partitioned at a time: small enough for the cache
-
-
-def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(items int32 [B, k], scores float32 [B, k]) of the k best columns of `scores` [B, I] in each row.
-
-    Score descending, then smaller column. Columns at -inf are never given; -1 and -inf fill what is missing.
-    Raises DataError where a score is NaN. `scores` is not changed.
-    """
-    if scores.ndim != 2 or k < 1:
-        raise DataError(problem(f"scores of shape {scores.shape}, k = {k}", "scores [B, I] and k >= 1"))
-    items = np.full((len(scores), k), -1, dtype=np.int32)
-    best = np.full((len(scores), k), -np.inf, dtype=np.float32)
-    step = _block_rows(scores.shape[1])
-    for start in range(0, len(scores), step) if scores.shape[1] else ():
-        block = np.asarray(scores[start:start + step], dtype=np.float32)
-        _top_of_block(block, items[start:start + step], best[start:start + step])
-    return items, best
-
-
-def _top_of_block(block: np.ndarray, items: np.ndarray, best: np.ndarray) -> None:
-    """Fill `items` and `best` [B, k] from `block` float32 [B, I]."""
-    bad = np.isnan(block.max(axis=1))  # a maximum hands NaN on, and needs no mask as large as the scores
-    if bad.any():
-        raise DataError(problem(
-            f"NaN among the scores of {int(bad.sum())} of {len(block)} queries",
-            "finite scores, or -inf for items that the scorer does not know",
-            "look for a diverged training or an empty history in the ranker",
-        ))
-    width, k = block.shape[1], min(items.shape[1], block.shape[1])
-    kth = np.partition(block, width - k, axis=1)[:, width - k]
-    passing = block >= kth[:, None]
-    counts = passing.sum(axis=1)
-    # a k-th score of -inf lets unknown items pass; they go, and the list ends early
-    for row in np.flatnonzero(np.isneginf(kth)):
-        passing[row] &= block[row] > -np.inf
-    for row in np.flatnonzero((counts > k) & ~np.isneginf(kth)):
-        tied = np.flatnonzero(block[row] == kth[row])
-        passing[row, tied[len(tied) - (counts[row] - k):]] = False
-    rows, columns = np.divmod(np.flatnonzero(passing), width)
-    values = block[rows, columns]
-    order = np.lexsort((columns, -values, rows))
-    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    items[rows, place] = columns[order]
-    best[rows, place] = values[order]
 
 
 def recommend(
@@ -114,7 +68,7 @@ def _rank_batch(
     scores: np.ndarray, masked: Histories | None, chosen: np.ndarray | None, items: np.ndarray, best: np.ndarray
 ) -> None:
     """Mask and rank in blocks that are copies, so that an array which the ranker keeps is never written to."""
-    step = _block_rows(scores.shape[1])
+    step = block_rows(scores.shape[1])
     for start in range(0, len(scores), step):
         block = np.array(scores[start:start + step], dtype=np.float32)
         if masked is not None:
@@ -123,7 +77,7 @@ def _rank_batch(
             block[np.repeat(np.arange(len(block)), lengths), masked.items[first:last]] = -np.inf
         out = slice(start, start + len(block))
         if chosen is None:
-            _top_of_block(block, items[out], best[out])
+            items[out], best[out] = top_k(block, items.shape[1])
             continue
         candidates = chosen[out]  # rising ids, so that ties among columns are ties among ids
         few = np.take_along_axis(block, np.maximum(candidates, 0), axis=1)
@@ -172,10 +126,6 @@ def recommend_bundle(
     return Recommendations(
         queries.users, np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts])
     )
-
-
-def _block_rows(width: int) -> int:
-    return max(1, _BLOCK_BYTES // (4 * max(1, width)))
 
 
 def _check_options(seen: str, candidates: Candidates, memory_mb: float) -> int:

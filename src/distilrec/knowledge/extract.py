@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from distilrec import numerics
 from distilrec.errors import KnowledgeError, problem
 from distilrec.files import digest_arrays
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
@@ -15,6 +17,9 @@ from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
 
 __all__ = ["decisions", "extract", "open_key", "top_log_probabilities"]
+
+_SCORES = 2**25  # that a teacher is asked for at once: 128 MB, or one row where the catalog is larger still
+_ROWS = 512  # histories of one call: more are not faster
 
 
 def open_key(split: Split, users: np.ndarray) -> np.ndarray:
@@ -105,12 +110,13 @@ def _per_user(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
 def _respond(
     teacher: Ranker, split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray, top_k: int,
-    temperature: float, block: int = 512,
+    temperature: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids [n, K], log-probabilities float32 [n, K]); histories of like length are scored together."""
     ids = np.empty((len(users), top_k), dtype=np.int32)
     logits = np.empty((len(users), top_k), dtype=np.float32)
     order = np.argsort(stop - start, kind="stable")
+    block = max(1, min(_ROWS, _SCORES // split.n_items))
     for begin in range(0, len(order), block):
         rows = order[begin : begin + block]
         histories = _histories(split, users[rows], start[rows], stop[rows])
@@ -123,23 +129,41 @@ def _respond_in_steps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `_respond`, for a teacher that answers after every event of a history in one pass over it.
 
-    On MovieLens 1M, with histories of 160 events, this is what makes extraction an affair of minutes.
+    On MovieLens 1M, with histories of 160 events, this is what makes extraction an affair of minutes. A history so long
+    that its answers would not fit into memory is asked for prefix by prefix.
     """
     ids = np.empty((len(users), top_k), dtype=np.int32)
     logits = np.empty((len(users), top_k), dtype=np.float32)
     first = np.flatnonzero(np.diff(users, prepend=-1))  # rows are ordered by user, longest history last
     last = np.append(first[1:], len(users))
     lengths = (stop[last - 1] - start[first]).astype(np.int64)
-    budget = max(512, 2**25 // split.n_items)  # scores of one call: at most 128 MB, or one long history
-    group = (np.cumsum(lengths) - 1) // budget
-    for number in np.unique(group):
-        members = np.flatnonzero(group == number)
+    budget = max(1, _SCORES // split.n_items)  # answers of one call
+    for members in _groups(lengths, budget):
         rows = np.arange(first[members[0]], last[members[-1]])
+        if lengths[members].sum() > budget:
+            ids[rows], logits[rows] = _respond(teacher, split, users[rows], start[rows], stop[rows], top_k, temperature)
+            continue
         histories = _histories(split, users[first[members]], start[first[members]], stop[last[members] - 1])
         offset = np.repeat(histories.offsets[:-1], last[members] - first[members])
-        scores = teacher.step_scores(histories)[offset + stop[rows] - start[rows] - 1]
-        ids[rows], logits[rows] = top_log_probabilities(scores, top_k, temperature)
+        scores, wanted = teacher.step_scores(histories), offset + stop[rows] - start[rows] - 1
+        step = numerics.block_rows(split.n_items)
+        for begin in range(0, len(rows), step):  # a block at a time: all the wanted ones would be a second copy
+            few = rows[begin : begin + step]
+            ids[few], logits[few] = top_log_probabilities(scores[wanted[begin : begin + step]], top_k, temperature)
+        del scores  # not to be held beside those of the next call
     return ids, logits
+
+
+def _groups(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Neighbors whose lengths sum up to at most `budget`; what is longer stands alone."""
+    begin, total = 0, 0
+    for place, length in enumerate(lengths.tolist()):
+        if place > begin and total + length > budget:
+            yield np.arange(begin, place)
+            begin, total = place, 0
+        total += length
+    if len(lengths):
+        yield np.arange(begin, len(lengths))
 
 
 def _histories(split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Histories:
@@ -152,27 +176,26 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
     Raises:
         KnowledgeError: a NaN, or a row without any finite score.
     """
-    scores = scores / np.float32(temperature)
-    top = scores.max(axis=1)
-    if not np.isfinite(top).all():
-        row = int(np.flatnonzero(~np.isfinite(top))[0])
-        raise KnowledgeError(problem(f"the best score that the teacher gives in row {row} is {top[row]}",
-                                     "finite numbers (or -inf for items it does not know)",
-                                     "mend the teacher's output"))
-    width = scores.shape[1]
-    kth = np.partition(scores, width - top_k, axis=1)[:, width - top_k, None]
-    passing = scores >= kth
-    for tie in np.flatnonzero(passing.sum(axis=1) > top_k):  # of those that tie for the last places the smaller ids
-        tied = np.flatnonzero(scores[tie] == kth[tie])
-        passing[tie, tied[top_k - int((scores[tie] > kth[tie]).sum()):]] = False
-    ids = np.nonzero(passing)[1].reshape(len(scores), top_k)
-    kept = np.take_along_axis(scores, ids, axis=1)
-    order = np.argsort(-kept, axis=1, kind="stable")
-    ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(kept, order, axis=1)
-    # from the top on, not from zero: near large scores float32 has no digits left for a small log-probability
-    log_z = np.log(np.exp(scores - top[:, None]).sum(axis=1))
-    # float16 ends at -65504; an item the teacher rules out stays ruled out
-    return ids.astype(np.int32), np.maximum(kept - top[:, None] - log_z[:, None], -60_000.0)
+    ids = np.empty((len(scores), top_k), dtype=np.int32)
+    logits = np.empty((len(scores), top_k), dtype=np.float32)
+    step = numerics.block_rows(scores.shape[1])
+    for begin in range(0, len(scores), step):
+        out = slice(begin, begin + step)
+        block = np.asarray(scores[out], dtype=np.float32) / np.float32(temperature)
+        top = block.max(axis=1)
+        if not np.isfinite(top).all():
+            row = int(np.flatnonzero(~np.isfinite(top))[0])
+            raise KnowledgeError(problem(f"the best score that the teacher gives in row {begin + row} is {top[row]}",
+                                         "finite numbers (or -inf for items it does not know)",
+                                         "mend the teacher's output"))
+        # items that the teacher rules out come last, by id, but they come: every row has K entries
+        ids[out], kept = numerics.top_k(np.maximum(block, np.finfo(np.float32).min), top_k)
+        # from the top on, not from zero: near large scores float32 has no digits left for a small log-probability
+        block -= top[:, None]
+        log_z = np.log(np.exp(block, out=block).sum(axis=1))
+        # float16 ends at -65504; an item the teacher rules out stays ruled out
+        logits[out] = np.maximum(kept - top[:, None] - log_z[:, None], -60_000.0)
+    return ids, logits
 
 
 def _item_vectors(teacher: Any) -> np.ndarray | None:
