@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from core_world import checkerboard, quick, walk_split
+from core_world import checkerboard, quick, split_of, walk_split
 from distilrec.errors import KnowledgeError, RecipeError, TrainingError
-from distilrec.models import BASELINES, MODELS, model_class
+from distilrec.models import BASELINES, MODELS, item_knn, model_class
 from distilrec.models.histories import pad
+from distilrec.models.item_knn import ItemKNN
 from distilrec.models.items import CONTENT_USES, ItemTable
 from distilrec.models.trained import Trained, create
 from distilrec.training.train import train
@@ -341,6 +343,33 @@ def test_item_knn_against_a_naive_second_way() -> None:
     expected = 0.25 * similarity[3] + 0.5 * similarity[7] + similarity[1]
     np.testing.assert_allclose(ranker.scores(Histories.of([[3, 7, 1]]))[0], expected, atol=1e-6)
     assert ranker.parameters == (similarity > 0).sum()
+
+
+def test_item_knn_finds_the_same_neighbors_in_steps_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    split = split_of([((rng.zipf(1.5, 12) % 40).tolist(), [1], [2]) for _ in range(50)], 40)
+    for neighbors in (1, 3, 100):
+        whole = ItemKNN.fit(split, neighbors=neighbors)
+        with monkeypatch.context() as patch:
+            patch.setattr(item_knn, "_PAIRS", 60)
+            assert ItemKNN.fit(split, neighbors=neighbors).digest == whole.digest
+
+
+def test_item_knn_of_a_million_items_takes_memory_for_what_occurs_together() -> None:
+    """Rows of a million numbers, 1024 at a time, would be 4 GB; one item here is in every history."""
+    n_items, rng = 1_000_000, np.random.default_rng(0)
+    histories = 1 + rng.permutation(n_items - 1)[:90_000].reshape(10_000, 9)
+    split = split_of([([0, *row.tolist()], [], []) for row in histories], n_items)
+    tracemalloc.start()
+    try:
+        ranker = ItemKNN.fit(split, neighbors=5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 120 * 2**20
+    scores = ranker.scores(Histories.of([[int(histories[7, 0])]]))[0]
+    # its companions are far more like it than the item that everybody has; of equals the smaller ids are kept
+    assert np.flatnonzero(scores).tolist() == sorted(histories[7, 1:].tolist())[:5]
 
 
 def test_a_known_user_of_factorization_needs_no_history(board: Split, trained: dict[str, Ranker]) -> None:
