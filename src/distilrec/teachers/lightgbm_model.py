@@ -79,9 +79,12 @@ def read_booster(model: Any) -> Any:
     except UnicodeDecodeError as error:
         raise DataError(problem(f"{path.name} is no text", "a LightGBM text file, as Booster.save_model writes it",
                                 "a pickled estimator is read by sklearn:")) from error
-    if not text.startswith("tree"):  # LightGBM itself would end the process at some broken files
+    if not text.startswith("tree"):
         raise DataError(problem(f"{path.name} begins with {text[:20]!r}",
                                 "a LightGBM text file, as Booster.save_model writes it: its first line is `tree`"))
+    if not _whole(text):
+        raise DataError(problem(f"{path.name} is cut off or was changed: its trees are not as long as its head says",
+                                "a LightGBM text file, as Booster.save_model writes it"))
     try:
         return lightgbm.Booster(model_str=text)
     except lightgbm.basic.LightGBMError as error:
@@ -99,6 +102,21 @@ def count_numbers(text: str) -> int:
         elif key == "cat_threshold":
             total += len(value.split())
     return total
+
+
+def _whole(text: str) -> bool:
+    """Whether every tree has the length that the head states. LightGBM itself ends the process where one has not."""
+    head, _, _ = text.partition("\nTree=0\n")
+    sizes = next((line.partition("=")[2].split() for line in head.splitlines() if line.startswith("tree_sizes=")), [])
+    if not sizes or not all(size.isdigit() for size in sizes):
+        return False
+    data = text.encode()
+    place = len(head.encode()) + 1
+    for tree, size in enumerate(sizes):
+        if not data[place : place + int(size)].startswith(f"Tree={tree}\n".encode()):
+            return False
+        place += int(size)
+    return data[place:].startswith(b"end of trees")
 
 
 def _columns(booster: Any, inputs: Sequence[Source] | None, split: RowSplit) -> list[Source]:

@@ -19,7 +19,10 @@ from distilrec.files import digest_arrays, digest_file, digest_json
 from distilrec.teachers.matrix import FORMS, frame
 from distilrec.types_rows import Head, RowSplit
 
-__all__ = ["SPACES", "OutsidePredictor", "digest_of", "found", "library", "output_names", "spaces_of", "to_answers"]
+__all__ = [
+    "RISK", "SPACES", "OutsidePredictor", "check_narrow", "check_space", "digest_of", "found", "library",
+    "output_names", "spaces_of", "to_answers",
+]
 
 SPACES = ("probability", "logit", "value")
 EDGE = 1e-7  # probabilities are kept this far from 0 and 1, where a logit has no end
@@ -70,7 +73,7 @@ class OutsidePredictor:
         raw = self._answers(split, probe)
         self._check_order(split, probe, raw)
         if not narrow_logits:
-            _check_narrow(raw, self.spaces, self.heads, name)
+            check_narrow(raw, self.spaces, self.heads, name)
         said = digest or digest_arrays(name, raw, probe)
         self.digest = digest_json([said, list(self.spaces), output_names(self.heads)])
 
@@ -163,6 +166,17 @@ def check_space(
                 "state space=\"logit\" if the numbers are those before the sigmoid"))
 
 
+def check_narrow(scores: np.ndarray, spaces: tuple[str, ...], heads: tuple[Head, ...], who: str) -> None:
+    """Raises DataError for logits that all lie in [0, 1]: most likely they are probabilities."""
+    for place, (name, space) in enumerate(zip(output_names(heads), spaces, strict=True)):
+        column = scores[:, place]
+        if space == "logit" and len(column) >= CERTAIN and column.min() >= 0 and column.max() <= 1:
+            raise DataError(problem(
+                f"{who}: all {len(column)} logits of {name!r} that were tried lie in [0, 1] ({column.min():.4g} to "
+                f"{column.max():.4g}), which is how probabilities look", "logits, as space=\"logit\" states",
+                "state space=\"probability\"; or narrow_logits=True, if they are logits indeed"))
+
+
 def to_answers(
     scores: np.ndarray, spaces: tuple[str, ...], heads: tuple[Head, ...], who: str
 ) -> np.ndarray:
@@ -233,13 +247,3 @@ def _probe(split: RowSplit) -> np.ndarray:
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4))
-
-
-def _check_narrow(scores: np.ndarray, spaces: tuple[str, ...], heads: tuple[Head, ...], who: str) -> None:
-    for place, (name, space) in enumerate(zip(output_names(heads), spaces, strict=True)):
-        column = scores[:, place]
-        if space == "logit" and len(column) >= CERTAIN and column.min() >= 0 and column.max() <= 1:
-            raise DataError(problem(
-                f"{who}: all {len(column)} logits of {name!r} that were tried lie in [0, 1] ({column.min():.4g} to "
-                f"{column.max():.4g}), which is how probabilities look", "logits, as space=\"logit\" states",
-                "state space=\"probability\"; or narrow_logits=True, if they are logits indeed"))

@@ -10,7 +10,7 @@ import polars as pl
 
 from distilrec.errors import DataError, nearest, problem
 from distilrec.files import digest_file, digest_json
-from distilrec.teachers.outside import check_space, found, output_names, spaces_of, to_answers
+from distilrec.teachers.outside import check_narrow, check_space, found, output_names, spaces_of, to_answers
 from distilrec.types_rows import RowSplit
 
 __all__ = ["RowFile"]
@@ -27,6 +27,7 @@ class RowFile:
         keys: the raw columns by which a line is found, compared as text; ("row",) with no such raw column: the position
             of a row in the prepared table. Rows of the table with the same keys get the same scores.
         columns: {output: column of the file}, where they have other names.
+        narrow_logits: True says that logits which all lie in [0, 1] are meant.
     Raises:
         DataError: no such file or columns; keys that stand twice, that the table does not have, or that it has and the
             file lacks, counted and three shown; scores that are not finite or not of their space.
@@ -35,6 +36,7 @@ class RowFile:
     def __init__(
         self, path: str | Path, split: RowSplit, *, space: str | Mapping[str, str] | None = None,
         keys: Sequence[str] = ("row",), columns: Mapping[str, str] | None = None, name: str = "",
+        narrow_logits: bool = False,
     ) -> None:
         self.path = found(path, "Parquet with keys and one column per output")
         self.name = name or self.path.stem
@@ -52,6 +54,8 @@ class RowFile:
             raise DataError(problem(f"{self.path.name}: a column of scores is of a wrong type ({error})",
                                     "numbers")) from error
         check_space(scores, spaces, split.heads, self.path.name, np.arange(len(scores)))
+        if not narrow_logits:
+            check_narrow(scores, spaces, split.heads, self.path.name)
         self._scores = to_answers(scores, spaces, split.heads, self.path.name)
         self._found = self._places(table, split)
         self._split_digest = split.digest

@@ -62,7 +62,7 @@ def sklearn_teacher(
     readers = [_reader(one, split, rows, inputs) for one in models]
 
     def score(batch: list[Any]) -> np.ndarray:
-        parts = [_columns(getattr(one, method)(table), one, method, group, positive)
+        parts = [_columns(_ask(one, method, table), one, method, group, positive)
                  for one, method, group, table in zip(models, methods, groups, batch, strict=True)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -132,6 +132,16 @@ def _reader(model: Any, split: RowSplit, rows: str, inputs: Sequence[Source] | N
     return lambda split, chosen: frame(split, chosen, rows, [str(one) for one in names])
 
 
+def _ask(model: Any, method: str, table: Any) -> Any:
+    try:
+        return getattr(model, method)(table)
+    except (ValueError, TypeError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise DataError(problem(f"the {type(model).__name__} cannot answer rows ({said})",
+                                "rows with the columns and types that it was fitted on",
+                                "see rows and inputs; a missing number is NaN, a missing text None")) from error
+
+
 def _columns(answer: Any, model: Any, method: str, heads: tuple[Head, ...], positive: Any) -> np.ndarray:
     """What a method answered as [n, columns of the heads]."""
     wanted = len(output_names(heads))
@@ -162,6 +172,7 @@ def _yes(answer: np.ndarray, classes: Any, positive: Any) -> np.ndarray:
 
 def _place(classes: list[Any], positive: Any) -> int:
     """Which of the two classes means yes."""
+    classes = [one.item() if isinstance(one, np.generic) else one for one in classes]
     if len(classes) != 2:
         raise DataError(problem(f"the model knows {len(classes)} classes: {', '.join(map(str, classes[:5]))}",
                                 "two classes for a head that happens or not",

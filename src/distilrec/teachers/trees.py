@@ -87,7 +87,7 @@ class Trees:
 
     @property
     def digest(self) -> str:
-        return digest_json([list(self.texts), list(self.constants), list(self.sources), list(self.columns)])
+        return _digest(self.texts, self.constants, self.sources, self.columns)
 
     def save(self, folder: str | Path) -> Path:
         """Write `trees.json` and one LightGBM text file for each output; returns the folder."""
@@ -113,14 +113,13 @@ class Trees:
             said = read_json(folder / "trees.json")
             texts = tuple(None if file is None else (folder / Path(file).name).read_text(encoding="utf-8")
                           for file in said["files"])
-            trees = cls(said["name"], tuple(said["outputs"]), texts, tuple(said["constants"]), tuple(said["sources"]),
-                        tuple(said["columns"]), tuple(said["owners"]), said["notes"], said["training"])
+            if said["digest"] != _digest(texts, said["constants"], said["sources"], said["columns"]):
+                raise ValueError("the files have changed since they were written")  # LightGBM would end the process
+            return cls(said["name"], tuple(said["outputs"]), texts, tuple(said["constants"]), tuple(said["sources"]),
+                       tuple(said["columns"]), tuple(said["owners"]), said["notes"], said["training"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(problem(f"{folder} cannot be read as trees ({error!r})", "a folder of saved trees")) \
                 from error
-        if trees.digest != said["digest"]:
-            raise DataError(problem(f"{folder} has changed since it was written", "files as they were saved"))
-        return trees
 
 
 def fit_trees(
@@ -171,6 +170,10 @@ def fit_trees(
         texts.append(booster.model_to_string(num_iteration=steps[output]))
     return Trees(name, tuple(output_names(split.heads)), tuple(texts), tuple(constants), tuple(sources), tuple(columns),
                  tuple(owners), notes, {**known, "seed": seed, "trees": steps, "split_digest": split.digest})
+
+
+def _digest(*parts: Sequence[Any]) -> str:
+    return digest_json([list(part) for part in parts])
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
