@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 import rows_world
 from distilrec.errors import DataError, RecipeError
-from distilrec.teachers import OUTSIDE, ROW_TEACHERS, parse_outside, row_teacher
+from distilrec.teachers import OUTSIDE, ROW_TEACHERS, outside_settings, parse_outside, row_teacher
 from distilrec.teachers.matrix import matrix
 from distilrec.teachers.row_ensemble import RowEnsemble
 from distilrec.types_rows import Head, Predictor, RowSplit
@@ -173,6 +173,12 @@ def test_the_space_of_an_outside_teacher_must_be_stated(
     monkeypatch.setitem(globals(), "row_teacher", lambda _: unstated)
     with pytest.raises(DataError, match="is not said"):
         make(split, tmp_path, 0.5)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_the_settings_of_an_outside_teacher_are_known(name: str) -> None:
+    assert {"space", "name", "narrow_logits"} <= set(outside_settings(name))
+    assert ("trust" in outside_settings(name)) == (name in ("sklearn", "torch"))
 
 
 def test_teachers_are_named_on_one_line() -> None:

@@ -112,8 +112,9 @@ def test_what_the_numbers_are_is_never_guessed(clicks: RowSplit, both: RowSplit)
                         ({"clicks": "logit"}, "stated for clicks")):
         with pytest.raises(DataError, match=text):
             made(chance, clicks, space=space)
-    with pytest.raises(DataError, match="(?s)for the number head 'rating'.*space=\\{click"):
-        spaces_of("probability", both.heads)
+    with pytest.raises(DataError, match="(?s)'logit' for the number head 'rating'.*space=\\{click"):
+        spaces_of({"click": "logit", "rating": "logit"}, both.heads)
+    assert spaces_of("probability", both.heads) == ("probability", "value")  # a number can be nothing else
 
 
 def test_logits_that_are_narrow_indeed_can_be_said_to_be(clicks: RowSplit, everything: np.ndarray) -> None:

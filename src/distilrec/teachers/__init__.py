@@ -9,12 +9,15 @@ models.MODELS is a teacher too. All of them give a `types.Ranker` with a `digest
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from typing import Any
 
 from distilrec.errors import RecipeError, nearest, problem
 
-__all__ = ["OUTSIDE", "ROW_TEACHERS", "TEACHERS", "parse_outside", "row_teacher", "teacher_function"]
+__all__ = [
+    "OUTSIDE", "ROW_TEACHERS", "TEACHERS", "outside_settings", "parse_outside", "row_teacher", "teacher_function",
+]
 
 TEACHERS = {
     "text_sasrec": "distilrec.teachers.text_sasrec:text_sasrec",
@@ -50,6 +53,12 @@ def row_teacher(name: str) -> Any:
         raise RecipeError(problem(f"teacher {name!r} is unknown{nearest(name, ROW_TEACHERS)}", ", ".join(ROW_TEACHERS)))
     module, _, attribute = ROW_TEACHERS[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def outside_settings(name: str) -> list[str]:
+    """What may be said about an outside teacher beside its file and the table: space, inputs, output, trust, ..."""
+    parameters = inspect.signature(row_teacher(name)).parameters.values()
+    return [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def parse_outside(text: str) -> tuple[str, str]:

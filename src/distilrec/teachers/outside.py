@@ -42,8 +42,8 @@ class OutsidePredictor:
     Args:
         score: a batch -> numbers [n, O] in the order of `split.outputs`, or [n] where O is 1. For a head `after`
             another one it answers both happening, like every teacher.
-        space: what the numbers are: "probability", "logit" or "value" (a number head has values, all others one of the
-            first two); a mapping of head to space where they differ. It is never guessed.
+        space: what the numbers are: "probability" or "logit", or "value" where all heads are numbers (a number head
+            always has values); a mapping of head to space where they differ. It is never guessed.
         rows: how a batch looks: "polars", "arrow", "pandas", "numpy" ({column: array}) with the raw `columns`, or a
             function (split, rows) -> batch such as matrix.named_or_matrix(sources).
         parameters: every number that the model reads to answer.
@@ -124,7 +124,10 @@ def spaces_of(space: str | Mapping[str, str] | None, heads: tuple[Head, ...]) ->
         raise DataError(problem("what the outside teacher's numbers are is not said", ", ".join(SPACES),
                                 "state it: space=\"probability\" (0 to 1), \"logit\" (before the sigmoid), \"value\" "
                                 "(of a number head), or a mapping of head to space"))
-    stated = dict.fromkeys(names, space) if isinstance(space, str) else dict(space)
+    if isinstance(space, str):  # a number head has nothing but values
+        stated = {head.name: "value" if head.kind == "number" and space in SPACES else space for head in heads}
+    else:
+        stated = dict(space)
     if sorted(stated) != sorted(names):
         raise DataError(problem(f"spaces are stated for {', '.join(map(str, stated))}", f"each of {', '.join(names)}"))
     out: list[str] = []
