@@ -14,10 +14,10 @@ from distilrec.evaluation.row_contest import RowContestant, row_contest
 from distilrec.files import digest_json, read_json, recover, write_json
 from distilrec.knowledge.extract_rows import extract_rows, importance_of
 from distilrec.knowledge.store import KnowledgeStore
-from distilrec.models import ROW_MODELS, row_model_settings
+from distilrec.models import ROW_BASELINES, ROW_MODELS, row_model_settings
 from distilrec.models.base_rate import BaseRate
 from distilrec.models.predictor import TrainedRows
-from distilrec.recipe_rows import ROW_BASELINES, ROW_STARTS
+from distilrec.recipe_rows import ROW_STARTS
 from distilrec.teachers import ROW_TEACHERS, row_teacher
 from distilrec.training.row_fit import check_row_terms, default_losses
 from distilrec.training.row_train import train_rows

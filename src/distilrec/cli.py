@@ -108,7 +108,7 @@ def _run(
     from distilrec import pipeline
 
     pipeline.run(recipe, folder, say=typer.echo)
-    print_next(folder)
+    print_next(recipe, folder)
 
 
 def _stage_command(stage: str) -> Callable[..., None]:

@@ -33,7 +33,7 @@ def print_anything(path: Path, console: Console | None = None) -> None:
     if path.is_file():
         if path.suffix in (".yaml", ".yml"):
             _recipe(path, console)
-        elif path.name == "model.json":
+        elif path.name in ("model.json", "trees.json"):
             _model(path.parent, console)
         else:
             print_report(read_report(path), console=console)
@@ -98,9 +98,12 @@ def _bundle(path: Path, console: Console) -> None:
 
     files = verify(path)
     config = read_config(path)
+    ranking = {
+        "items": config["items"], "longest history": config["max_length"],
+        "items seen before": "dropped" if config["seen"] == "drop" else "kept",
+    } if config["task"] == "rank" else {}
     rows = {
-        "task": config["task"], "items": config["items"], "parameters": config["parameters"],
-        "longest history": config["max_length"], "items seen before": "dropped" if config["seen"] == "drop" else "kept",
+        "task": config["task"], "parameters": config["parameters"], **ranking,
         "in": ", ".join(f"{i['name']} {i['dtype']} {i['shape']}" for i in config["inputs"]),
         "out": ", ".join(o["name"] for o in config["outputs"]),
         "files": ", ".join(f"{name} ({human_bytes((path / name).stat().st_size)})" for name in files),
@@ -136,16 +139,27 @@ def _store(path: Path, console: Console) -> None:
 def _data(path: Path, console: Console) -> None:
     manifest = read_json(path / "manifest.json")
     console.print(pairs(f"Data {path}", {
-        "name": manifest["name"], "split": manifest["method"], "users": manifest["users"], "items": manifest["items"],
-        "interactions": manifest["interactions"], **manifest["parts"],
-        **{reason: count for counts in manifest["counts"].values() for reason, count in counts.items() if count},
-        "digest": manifest["digest"]["split"],
+        "name": manifest["name"], "split": manifest["method"],
+        **{key: manifest[key] for key in ("users", "items", "interactions", "rows") if key in manifest},
+        **manifest["parts"], **{reason: count for reason, count in _counts(manifest["counts"]) if count},
+        "digest": manifest["digest"]["split"] if isinstance(manifest["digest"], dict) else manifest["digest"],
     }))
 
 
+def _counts(counts: dict[str, Any]) -> list[tuple[str, int]]:
+    """Those of a split stand under `dataset` and `split`, those of a table by themselves."""
+    nested = [count for count in counts.values() if isinstance(count, dict)]
+    return [pair for one in (nested or [counts]) for pair in one.items()]
+
+
 def _model(path: Path, console: Console) -> None:
-    described = read_json(path / "model.json")
+    trees = (path / "trees.json").is_file()
+    described = read_json(path / ("trees.json" if trees else "model.json"))
     training = described.get("training") or {}
+    if trees:
+        console.print(pairs(f"Trees {path}", {"name": described["name"], "predicts": ", ".join(described["outputs"]),
+                                              "columns": len(described["columns"]), **described["notes"]}))
+        return
     console.print(pairs(f"Model {path}", {
         "name": described["name"], "architecture": described["architecture"], "parameters": described["parameters"],
         **described["settings"],
@@ -167,13 +181,17 @@ def _run(path: Path, console: Console) -> None:
 def _stages(recipe: Recipe, out: Path) -> dict[str, str]:
     """Which stages are done, by the files that each of them writes last."""
     teacher, students = recipe.teacher, out / "students"
-    places = [out / "teachers" / f"seed-{seed}" for seed in recipe.seeds if teacher.model != "file"]
-    if teacher.copies > 1:
-        places = [place / f"member-{i}" for place in places for i in range(teacher.copies)]
+    places = [out / "teachers" / f"seed-{seed}" for seed in recipe.seeds if teacher.path is None]
+    several = len(teacher.members) or teacher.copies
+    if several > 1:
+        places = [place / f"member-{i}" for place in places for i in range(several)]
+    kinds = [one.model for one in teacher.members] or [teacher.model] * several
+    files = ["trees.json" if kind == "trees" else "model.json" for kind in kinds]
+    taught = [place / files[i % several] for i, place in enumerate(places)]
     pairs_of = [students / f"seed-{seed}" / role for seed in recipe.seeds for role in ("student", "control")]
     marks = {
         "prepare": [out / "data" / "manifest.json", out / "data.json"],
-        "teach": [place / "model.json" for place in places],
+        "teach": taught,
         "extract": [out / "knowledge" / f"seed-{seed}" / "manifest.json" for seed in recipe.seeds],
         "distill": [place / "model.json" for place in pairs_of],
         "export": [*(place.with_name(f"{place.name}.json") for place in pairs_of), out / "bundle" / "digests.json"],
@@ -203,5 +221,5 @@ def _report(path: Path, console: Console) -> None:
 # the file by which a folder is known, the most telling first
 _KINDS: tuple[tuple[str, Callable[[Path, Console], None]], ...] = (
     ("recipe.yaml", _run), ("digests.json", _bundle), ("manifest.json", _manifest), ("model.json", _model),
-    ("report.json", _report),
+    ("trees.json", _model), ("report.json", _report),
 )

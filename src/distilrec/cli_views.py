@@ -31,17 +31,14 @@ def pairs(title: str, rows: Mapping[str, Any]) -> Table:
 def print_plan(recipe: Recipe, out: Path, console: Console | None = None) -> None:
     """What a run will do, before it does it."""
     trials = len(recipe.tune.student)
-    measured = "all items" if recipe.evaluate.candidates == "full" else f"{recipe.evaluate.candidates} items"
     rows = {
         "data": _source(recipe), "split": ", ".join(f"{k}: {v}" for k, v in recipe.split.items()),
-        "teacher": (f"{recipe.teacher.copies} x " if recipe.teacher.copies > 1 else "") + _model(recipe.teacher),
-        "item texts": f"read by {recipe.text.encoder}" if recipe.text else "not read",
-        "knowledge": f"the teacher's top {recipe.knowledge.top_k} at every train decision",
+        "teacher": _teacher(recipe), **(_of_ranking(recipe) if recipe.task == "rank" else _of_rows(recipe)),
         "student": f"{_model(recipe.student)}; losses {_losses(recipe.student.losses)}; "
                    f"starts from {'nothing' if recipe.student.start == 'none' else 'the ' + recipe.student.start}",
         "control": f"the same without the teacher; losses {_losses(recipe.control.losses)}",
         "tuning": f"{trials} trials each for student and control" if trials else "none",
-        "measured": f"{recipe.evaluate.metric} over {measured}, beside "
+        "measured": f"{recipe.evaluate.metric}{_over(recipe)}, beside "
                     f"{', '.join(recipe.evaluate.baselines) or 'no baseline'}",
         "seeds": ", ".join(map(str, recipe.seeds)), "on": f"{recipe.device}, {recipe.threads} thread(s)",
         "goes to": str(out), "takes": _duration(recipe, out),
@@ -49,7 +46,7 @@ def print_plan(recipe: Recipe, out: Path, console: Console | None = None) -> Non
     (console or Console()).print(pairs(f"{recipe.name}: prepare, teach, extract, distill, export, evaluate", rows))
 
 
-def print_next(out: Path, console: Console | None = None) -> None:
+def print_next(recipe: Recipe, out: Path, console: Console | None = None) -> None:
     """Where everything is after a run, and what to do with it."""
     console = console or Console()
     rows = {
@@ -59,26 +56,32 @@ def print_next(out: Path, console: Console | None = None) -> None:
     }
     console.print(pairs("Where it is", {name: str(path) for name, path in rows.items() if path.exists()}))
     console.print("[bold]Next[/]")
-    for line in (f"distilrec serve {out / 'bundle'}", f"distilrec recommend {out / 'bundle'} --users FILE --out FILE",
-                 f"distilrec inspect {out}"):
+    offline = ("recommend", "--users") if recipe.task == "rank" else ("predict", "--rows")
+    for line in (f"distilrec serve {out / 'bundle'}",
+                 f"distilrec {offline[0]} {out / 'bundle'} {offline[1]} FILE --out FILE", f"distilrec inspect {out}"):
         console.print(f"  {escape(line)}", soft_wrap=True)
 
 
 def print_methods(console: Console | None = None) -> None:
     """Models, teachers and losses with the first sentence of their documentation. Loads none of them."""
-    from distilrec.losses import HARD, LOSSES
-    from distilrec.models import BASELINES, MODELS
-    from distilrec.teachers import TEACHERS
+    from distilrec.losses import HARD, LOSSES, ROW_HARD, ROW_LOSSES
+    from distilrec.models import BASELINES, MODELS, ROW_BASELINES, ROW_MODELS
+    from distilrec.teachers import ROW_TEACHERS, TEACHERS
 
-    table = Table()
-    for name in ("kind", "name", "what it is"):
-        table.add_column(name, no_wrap=name != "what it is")
-    for kind, entries in (("model", MODELS), ("baseline", BASELINES), ("teacher", TEACHERS), ("loss", LOSSES)):
-        for name, place in entries.items():
-            shown = kind if kind != "loss" else "loss on labels" if name in HARD else "loss on knowledge"
-            table.add_row(shown, name, escape(first_sentence(place)))
-        table.add_section()
-    (console or Console()).print(table)
+    halves = {
+        "rank": (MODELS, BASELINES, TEACHERS, LOSSES, HARD),
+        "predict, tag": (ROW_MODELS, ROW_BASELINES, ROW_TEACHERS, ROW_LOSSES, tuple(ROW_HARD)),
+    }
+    for task, (models, baselines, teachers, losses, hard) in halves.items():
+        table = Table(title=f"task: {task}", title_justify="left")
+        for name in ("kind", "name", "what it is"):
+            table.add_column(name, no_wrap=name != "what it is")
+        for kind, entries in (("model", models), ("baseline", baselines), ("teacher", teachers), ("loss", losses)):
+            for name, place in entries.items():
+                shown = kind if kind != "loss" else "loss on labels" if name in hard else "loss on knowledge"
+                table.add_row(shown, name, escape(first_sentence(place)))
+            table.add_section()
+        (console or Console()).print(table)
 
 
 def first_sentence(place: str) -> str:
@@ -119,6 +122,32 @@ def recipe_text(found: Mapping[str, Any], *, name: str) -> str:
     return f"# {name}: guessed by `distilrec new`; look it over.\n{notes}{body}"
 
 
+def _teacher(recipe: Recipe) -> str:
+    teacher = recipe.teacher
+    if teacher.members:
+        return "the mean of " + ", ".join(_model(one) for one in teacher.members)
+    if teacher.path is not None:
+        return f"{teacher.model}: {teacher.path}"
+    return (f"{teacher.copies} x " if teacher.copies > 1 else "") + _model(teacher)
+
+
+def _of_ranking(recipe: Recipe) -> dict[str, str]:
+    return {"item texts": f"read by {recipe.text.encoder}" if recipe.text else "not read",
+            "knowledge": f"the teacher's top {recipe.knowledge.top_k} at every train decision"}
+
+
+def _of_rows(recipe: Recipe) -> dict[str, str]:
+    by = f", by {recipe.knowledge.folds} copies that did not see the row" if recipe.knowledge.folds else ""
+    return {"features": ", ".join(recipe.features), "predicts": ", ".join(recipe.labels),
+            "knowledge": f"the teacher's answer to every train row{by}"}
+
+
+def _over(recipe: Recipe) -> str:
+    if recipe.task != "rank":
+        return " over the test rows"
+    return " over " + ("all items" if recipe.evaluate.candidates == "full" else f"{recipe.evaluate.candidates} items")
+
+
 def _source(recipe: Recipe) -> str:
     if recipe.data.shop is not None:
         shop = recipe.data.shop
@@ -132,7 +161,7 @@ def _model(section: ModelSection) -> str:
 
 
 def _losses(losses: Mapping[str, float]) -> str:
-    return " + ".join(f"{weight:g} {name}" for name, weight in losses.items())
+    return " + ".join(f"{weight:g} {name}" for name, weight in losses.items()) or "as the heads ask for"
 
 
 def _duration(recipe: Recipe, out: Path) -> str:

@@ -11,9 +11,8 @@ from distilrec.recipe_checks import Fault, Place, arguments, common, named, trai
 from distilrec.training.settings import TrainSettings
 from distilrec.types_rows import Head
 
-__all__ = ["ROW_BASELINES", "ROW_STARTS", "row_faults"]
+__all__ = ["ROW_STARTS", "row_faults"]
 
-ROW_BASELINES = ("base_rate", "logistic")
 ROW_STARTS = ("none", "importance")
 _OF_RANKING = {"text": "text vectors come as a feature of kind vector", "layout": "a table has no layout"}
 
@@ -23,6 +22,7 @@ def row_faults(recipe: Recipe) -> Iterator[Fault]:
     from distilrec.data.feature_spec import spec_faults
     from distilrec.data.row_labels import label_faults
     from distilrec.data.row_split import split_faults
+    from distilrec.models import ROW_BASELINES
 
     yield from common(recipe)
     for place, seen, expected in spec_faults(_without_encoders(recipe.features)):

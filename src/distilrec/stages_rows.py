@@ -166,7 +166,7 @@ def _held_out(recipe: Recipe, folder: Path, split: RowSplit, seed: int) -> _Fold
 
 
 def _text_vectors(recipe: Recipe, source: Any) -> tuple[dict[str, Any], Any, list[dict[str, Any]]]:
-    """(features, source, joins): features of kind vector with an `encoder` get a column of the vectors of their text."""
+    """(features, source, joins): a vector feature with an `encoder` gets a column with the vectors of its text."""
     features, joins = dict(recipe.features), [one.model_dump() for one in recipe.data.joins]
     wanted = {name: spec for name, spec in features.items() if isinstance(spec, Mapping) and "encoder" in spec}
     if not wanted:

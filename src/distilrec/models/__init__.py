@@ -15,7 +15,8 @@ from typing import Any
 from distilrec.errors import RecipeError, nearest, problem
 
 __all__ = [
-    "BASELINES", "MODELS", "ROW_MODELS", "model_class", "model_settings", "row_model_class", "row_model_settings",
+    "BASELINES", "MODELS", "ROW_BASELINES", "ROW_MODELS", "model_class", "model_settings", "row_model_class",
+    "row_model_settings",
 ]
 
 MODELS = {
@@ -40,6 +41,10 @@ ROW_MODELS = {
     "mmoe": "distilrec.models.mmoe:MMoE",
     "ple": "distilrec.models.ple:PLE",
     "biased_mf": "distilrec.models.biased_mf:BiasedMF",
+}
+ROW_BASELINES = {
+    "base_rate": "distilrec.models.base_rate:BaseRate",
+    "logistic": "distilrec.models.logistic:Logistic",
 }
 
 
