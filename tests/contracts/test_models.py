@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from core_world import checkerboard, quick, split_of, walk_split
-from distilrec.errors import KnowledgeError, RecipeError, TrainingError
+from distilrec.errors import DistilrecError, KnowledgeError, RecipeError, TrainingError
 from distilrec.models import BASELINES, MODELS, item_knn, model_class
 from distilrec.models.histories import pad
 from distilrec.models.item_knn import ItemKNN
@@ -144,6 +144,16 @@ def test_a_saved_model_with_a_changed_byte_or_of_another_split_is_refused(
     path.write_bytes(data)
     with pytest.raises(KnowledgeError, match="has changed"):
         Trained.load(tmp_path, board)
+
+
+def test_a_description_that_is_cut_off_is_named(board: Split, tmp_path: Path) -> None:
+    model, settings = create("mf", board, SMALL)
+    Trained("x", model, "mf", settings, board.digest).save(tmp_path)
+    whole = (tmp_path / "model.json").read_text()
+    for kept in (0, len(whole) // 2):
+        (tmp_path / "model.json").write_text(whole[:kept])
+        with pytest.raises(DistilrecError, match=r"model\.json is not JSON"):
+            Trained.load(tmp_path, board)
 
 
 @pytest.mark.parametrize("name", SEQUENCE)
