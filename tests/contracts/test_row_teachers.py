@@ -111,13 +111,14 @@ MAKERS: dict[str, Maker] = {
 
 
 @pytest.fixture(scope="module")
-def teachers(split: RowSplit, row_nets: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def teachers(split: RowSplit, row_nets: None, folder: Path) -> dict[str, list[Any]]:
     """Of each kind a teacher, the same one again, and another one."""
-    made = {}
-    for name, maker in MAKERS.items():
-        folder = tmp_path_factory.mktemp(name)
-        made[name] = [maker(split, folder, weight) for weight in (0.5, 0.5, 0.25)]
-    return made
+    return {name: [maker(split, folder, weight) for weight in (0.5, 0.5, 0.25)] for name, maker in MAKERS.items()}
 
 
 def test_every_row_of_the_table_is_among_them() -> None:
@@ -163,7 +164,7 @@ def test_the_digest_follows_the_model_and_numbers_are_counted(name: str, teacher
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_the_space_of_an_outside_teacher_must_be_stated(
-    name: str, split: RowSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, split: RowSplit, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, make = row_teacher(name), MAKERS[name]
 
@@ -172,7 +173,7 @@ def test_the_space_of_an_outside_teacher_must_be_stated(
 
     monkeypatch.setitem(globals(), "row_teacher", lambda _: unstated)
     with pytest.raises(DataError, match="is not said"):
-        make(split, tmp_path, 0.5)
+        make(split, folder, 0.5)
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
