@@ -49,7 +49,7 @@ class BiasedMF(nn.Module):
         if names[0] == names[1]:
             raise RecipeError(problem(f"{names[0]!r} is both user and item", "two category features"))
         self.user, self.item = (categories[name] for name in names)
-        self.table = FieldTable(fields, None, linear=outputs)
+        self.table = FieldTable(fields, outputs, scale=0.0)
         self.users, self.items = (_vectors(groups["category"][place].size, dim) for place in (self.user, self.item))
         lists = {one.name: place for place, one in enumerate(groups["ragged"])}
         self.history = None if history is None else lists[_named(history, lists, "history")]
@@ -69,7 +69,7 @@ class BiasedMF(nn.Module):
             vectors = self.implicit.index_select(0, ids.clamp(min=0).flatten()).unflatten(0, ids.shape)
             users = users + torch.matmul(share[:, None], vectors)[:, 0]
         products = self.dropout(users) * self.dropout(items)
-        return {"scores": self.table.both(inputs)[1] + self.dot(products) + self.output_bias, "hidden": products}
+        return {"scores": self.table(inputs).sum(1) + self.dot(products) + self.output_bias, "hidden": products}
 
 
 def _vectors(rows: int, dim: int) -> nn.Parameter:

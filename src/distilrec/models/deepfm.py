@@ -29,7 +29,8 @@ class DeepFM(nn.Module):
     ) -> None:
         super().__init__()
         outputs = outputs_of(heads)
-        self.table = FieldTable(fields, dim, linear=outputs, dropout=embedding_dropout)
+        self.table = FieldTable(fields, dim, dropout=embedding_dropout)
+        self.first = FieldTable(fields, outputs, scale=0.0)
         self.dot = Dot(dim, outputs)
         self.dense = Dense(len(self.table.names) * dim, hidden, dropout=dropout, batch_norm=batch_norm)
         self.output = nn.Linear(self.dense.width, outputs, bias=False)
@@ -37,7 +38,7 @@ class DeepFM(nn.Module):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """scores [B, O]; hidden [B, H], the last layer of the deep part."""
-        vectors, linear = self.table.both(inputs)
+        vectors, linear = self.table(inputs), self.first(inputs).sum(1)
         hidden = self.dense(vectors.flatten(1))
         scores = linear + self.dot(pairs(vectors)) + self.output(hidden) + self.output_bias
         return {"scores": scores, "hidden": hidden}

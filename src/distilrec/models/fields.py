@@ -135,8 +135,10 @@ class FieldTable(nn.Module):
         if not features or dim < 1:
             raise RecipeError(problem(f"{len(features)} features as vectors of width {dim}",
                                       "at least one feature, dim >= 1", "mend `features` or `dim`"))
-        self.dim = dim
+        self.dim, self.features = dim, tuple(features)
         groups = field_order(features)
+        self.number_names = [one.name for one in groups["number"]]
+        self.vector_names = [one.name for one in groups["vector"]]
         self.ragged_names = tuple(one.name for one in groups["ragged"])
         self.pooled = tuple(place for place, one in enumerate(groups["ragged"]) if one.name not in leave_out)
         starts, rows = _places(groups["category"] + groups["ragged"])
@@ -148,7 +150,8 @@ class FieldTable(nn.Module):
         self.register_buffer("offsets", torch.tensor([starts[one.name] for one in groups["category"]],
                                                      dtype=torch.int64), persistent=False)
         self.ragged_offsets = tuple(starts[one.name] for one in groups["ragged"])
-        numbers = len(groups["number"])
+        self.starts = starts
+        numbers = len(self.number_names)
         self.number_weight = nn.Parameter(torch.randn(numbers, dim) * scale) if numbers else None
         self.vector_weight = nn.ParameterList(
             nn.Parameter(torch.randn(one.dim, dim) * scale) for one in groups["vector"]
@@ -191,9 +194,13 @@ class FieldTable(nn.Module):
                 self.number_weight[self.number_names.index(one.name)] *= factor
             elif one.name in self.vector_names:
                 self.vector_weight[self.vector_names.index(one.name)].mul_(factor)
-            elif one.of is None and isinstance(self.weight, Tensor):
+            elif isinstance(self.weight, Tensor) and (one.kind != "sequence" or self._owns(one)):
                 start = self.starts[one.name]
                 self.weight[start : start + one.size] *= factor
+
+    def _owns(self, sequence: Feature) -> bool:
+        """Whether a sequence has rows of its own."""
+        return self.starts[sequence.name] != self.starts.get(sequence.of or "")
 
     def _rows(self, places: Tensor) -> Tensor:
         """[...] places -> [..., D]."""

@@ -36,12 +36,13 @@ class FactorizationMachine(nn.Module):
     ) -> None:
         super().__init__()
         outputs = outputs_of(heads)
-        self.table = FieldTable(fields, dim, linear=outputs, dropout=embedding_dropout)
+        self.table = FieldTable(fields, dim, dropout=embedding_dropout)
+        self.first = FieldTable(fields, outputs, scale=0.0)
         self.dot = Dot(dim, outputs)
         self.output_bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """scores [B, O]; hidden [B, D], the pairs."""
-        vectors, linear = self.table.both(inputs)
+        vectors, linear = self.table(inputs), self.first(inputs).sum(1)
         products = pairs(vectors)
         return {"scores": linear + self.dot(products) + self.output_bias, "hidden": products}

@@ -25,8 +25,8 @@ class Logistic(nn.Module):
     def __init__(self, fields: Sequence[Feature], heads: Sequence[int]) -> None:
         super().__init__()
         outputs = outputs_of(heads)
-        self.table = FieldTable(fields, None, linear=outputs)
+        self.table = FieldTable(fields, outputs, scale=0.0)
         self.output_bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        return {"scores": self.table.both(inputs)[1] + self.output_bias}
+        return {"scores": self.table(inputs).sum(1) + self.output_bias}

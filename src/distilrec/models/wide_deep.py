@@ -28,13 +28,14 @@ class WideDeep(nn.Module):
     ) -> None:
         super().__init__()
         outputs = outputs_of(heads)
-        self.table = FieldTable(fields, dim, linear=outputs, dropout=embedding_dropout)
+        self.table = FieldTable(fields, dim, dropout=embedding_dropout)
+        self.first = FieldTable(fields, outputs, scale=0.0)
         self.dense = Dense(len(self.table.names) * dim, hidden, dropout=dropout, batch_norm=batch_norm)
         self.output = nn.Linear(self.dense.width, outputs, bias=False)
         self.output_bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """scores [B, O]; hidden [B, H], the last layer of the deep part."""
-        vectors, linear = self.table.both(inputs)
+        vectors, linear = self.table(inputs), self.first(inputs).sum(1)
         hidden = self.dense(vectors.flatten(1))
         return {"scores": linear + self.output(hidden) + self.output_bias, "hidden": hidden}
