@@ -149,14 +149,14 @@ _MEMORY = """
 import resource, sys
 import numpy as np
 sys.path.insert(0, {folder!r})
-from conftest import build_split
+from core_world import split_of
 from distilrec.evaluation.metrics import evaluate_groups, evaluate_lists
 from distilrec.evaluation.rank import recommend
 
 users, items, dim = 6040, 100_000, 32
 rng = np.random.default_rng(0)
 events = rng.integers(0, items, (users, 10)).tolist()
-split = build_split([(row[:8], row[8:9], row[9:]) for row in events], items)
+split = split_of([(row[:8], row[8:9], row[9:]) for row in events], items)
 
 class InnerProduct:
     name, parameters = "inner product", (users + items) * dim
@@ -175,7 +175,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 def test_peak_memory_of_a_large_evaluation() -> None:
     """6,040 users x 100,000 items (2.4 GB of scores) in a fresh process stays below 1.5 GB."""
-    script = _MEMORY.format(folder=str(Path(__file__).parent))
+    script = _MEMORY.format(folder=str(Path(__file__).parents[1]))
     source = str(Path(distilrec.errors.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300,
