@@ -28,7 +28,7 @@ from distilrec.features import RAGGED_KINDS, Feature
 from distilrec.models.coupling import couple
 from distilrec.models.fields import Inputs
 from distilrec.models.predictor import TrainedRows
-from distilrec.types_rows import Head, Outputs, RowSplit
+from distilrec.types_rows import Head, RowSplit
 
 __all__ = ["export_rows"]
 
@@ -190,7 +190,7 @@ def _examples(
     found: list[np.ndarray] = []
     for place, feature in enumerate(features):
         if feature.kind == "number":
-            value = np.zeros(batch) if nothing else rng.normal(size=batch) * 3
+            value: np.ndarray = np.zeros(batch) if nothing else rng.normal(size=batch) * 3
         elif feature.kind == "vector":
             value = np.zeros((batch, feature.dim)) if nothing else rng.normal(size=(batch, feature.dim))
         elif feature.kind == "category":

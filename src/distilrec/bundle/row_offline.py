@@ -191,7 +191,8 @@ def _blocks(
     except FileNotFoundError:
         raise DataError(problem(f"{path} does not exist", "a file of rows", "check the path")) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(problem(f"{path} cannot be read: {str(error).splitlines()[0]}", "a whole file of rows")) from None
+        seen = f"{path} cannot be read: {str(error).splitlines()[0]}"
+        raise DataError(problem(seen, "a whole file of rows")) from None
 
 
 def _parquet_blocks(
@@ -203,7 +204,7 @@ def _parquet_blocks(
     wanted = [name for name in names if name in bundle.fields or name in keep]
     for batch in file.iter_batches(_BLOCK, columns=wanted):
         # a column that is not read still has a name, by which it is counted
-        found: dict[str, Sequence[Any]] = {name: () for name in names}
+        found: dict[str, Sequence[Any]] = dict.fromkeys(names, ())
         found.update({name: batch.column(name).to_pylist() for name in wanted})
         yield found, batch.num_rows
 

@@ -242,6 +242,8 @@ def _feature(path: Path, entry: Mapping[str, Any]) -> Feature:
     vocabulary = document.get("vocabulary")
     if isinstance(vocabulary, str):
         vocabulary = json.loads((path / vocabulary).read_text(encoding="utf-8"))
+    if document["columns"] == [document["name"]]:
+        document["columns"] = []
     feature = Feature.from_json({**document, "vocabulary": vocabulary or []})
     if feature.kind not in KINDS:
         raise ValueError(f"input {feature.name!r} has the kind {feature.kind!r}")

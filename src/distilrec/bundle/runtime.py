@@ -72,7 +72,7 @@ def load_rank(path: str | Path, *, threads: int = 1) -> Bundle:
     """`load` for callers that need recommendations; BundleError for a bundle of another task."""
     bundle = load(path, threads=threads)
     if not isinstance(bundle, Bundle):
-        raise BundleError(problem(f"{path} answers the task {bundle.task}: rows of features", "a bundle that recommends",
+        raise BundleError(problem(f"{path} answers the task {bundle.task}: rows of features", "a bundle of task rank",
                                   "use `distilrec predict`, or POST /predict"))
     return bundle
 

@@ -116,7 +116,7 @@ def describe_rows(document: OpenAPI, bundle: RowBundle) -> None:
     nothing = Schema(type=OpenAPIType.NULL)
     rows = Schema(type=OpenAPIType.ARRAY, items=row, min_items=1, max_items=MAX_ROWS)
     count = Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_K)
-    wanted = {"rows": rows, "candidates": rows, "context": row, "k": count}
+    wanted: dict[str, Reference | Schema] = {"rows": rows, "candidates": rows, "context": row, "k": count}
     for field, part in (request.properties or {}).items():
         if isinstance(part, Schema) and field in wanted:
             part.one_of = [wanted[field], nothing]
