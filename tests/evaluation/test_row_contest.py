@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from distilrec.evaluation.row_contest import RowContestant, row_contest
 from distilrec.evaluation.row_slices import slices_of
 from distilrec.evaluation.schema import read_report
 from distilrec.types_rows import Head, RowSplit
+
+pytest_plugins = ["row_bundle_world"]  # row_bundle, row_split: not in conftest.py, which must not load torch
 
 
 class Noisy:
@@ -177,3 +180,30 @@ def test_refusals(split: RowSplit) -> None:
     broken.predict = lambda split, rows: np.full((len(rows), 5), np.inf, np.float32)  # type: ignore[method-assign]
     with pytest.raises(DataError, match="'broken': prediction inf in row 0"):
         row_contest([RowContestant("broken", "student", [broken])], split, metric="click.auc")
+
+
+def test_bundles_are_measured_themselves(row_bundle, row_split: RowSplit) -> None:
+    """By their own scores, size and answers to raw rows; rows without a required field cannot be asked."""
+    found = row_contest([RowContestant("s", "student", [row_bundle])], row_split, metric="click.log_loss",
+                        resamples=20, requests=30)
+    rows = row_split.rows("test")
+    truth = evaluate_rows(row_bundle.scores({name: column[rows] for name, column in row_split.columns.items()}),
+                          row_split.label_matrix(rows), row_split.groups[rows], row_split.heads)
+    own = entry(found, "s")
+    assert own["metrics"]["test"]["click.log_loss"]["mean"] == pytest.approx(truth["click.log_loss"])
+    assert own["parameters"] == row_bundle.parameters and own["bytes"] > row_bundle.bytes
+    one, hundred = own["latency_ms"], own["latency_ms"]["of_100"]
+    assert 0 < one["p50"] <= one["p99"] and one["p50"] < hundred["p50"] <= hundred["p99"]
+    assert not any("latency" in note for note in found["notes"])
+    other = rows_world.table(300, heads=rows_world.HEADS[:2])
+    with pytest.raises(DataError, match="bundle of 's' has other heads than the table"):
+        row_contest([RowContestant("s", "student", [row_bundle])], other, metric="click.auc")
+
+
+def test_a_bundle_that_refuses_the_rows_leaves_a_note(row_bundle, row_split: RowSplit) -> None:
+    split = rows_world.table(300)
+    split = dataclasses.replace(split, raw=split.raw.set_column(
+        split.raw.column_names.index("price"), "price", pa.array(["cheap"] * 300)))
+    found = row_contest([RowContestant("s", "student", [row_bundle])], split, metric="click.auc", resamples=20)
+    assert entry(found, "s")["latency_ms"] is None
+    assert any("latency of s was not measured" in note and "'cheap'" in note for note in found["notes"])

@@ -85,3 +85,21 @@ def test_unreadable_files(tmp_path: Path, content: str | bytes, expected: str) -
         read_report(path)
     with pytest.raises(DataError, match="no report at"):
         read_report(tmp_path / "other.json")
+
+
+def test_a_report_of_rows_has_no_candidates_and_its_own_entries(report: dict) -> None:
+    for key in ("candidates", "k", "seen"):
+        del report["protocol"][key]
+    assert "report.protocol.candidates is missing" in faults_of(report), "a ranking must say what was ranked"
+    report["task"] = "predict"
+    validate_report(report)
+    model = report["models"][0]
+    bins = [{"prediction": 0.2, "label": 0.25, "rows": 40}]
+    model |= {"calibration": {"click": bins}, "thresholds": {"click": [0.3]}}
+    model["metrics"]["test"]["Long view.log_loss"] = {"mean": None, "std": None, "per_seed": [None], "interval": [0, 1]}
+    model["latency_ms"]["of_100"] = {"p50": 1.0, "p99": 2.0, "cpu_p50": 1.0, "cpu_p99": 2.0}
+    report |= {"notes": ["one"]}
+    report["comparisons"][0] |= {"gain": 0.01, "gain_interval": [0.0, 0.02]}
+    validate_report(report)
+    bins[0]["rows"], report["notes"] = 1.5, "one"
+    assert "calibration.click[0].rows is 1.5" in faults_of(report) and "report.notes is 'one'" in faults_of(report)

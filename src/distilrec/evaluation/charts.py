@@ -161,7 +161,8 @@ def calibration_chart(report: Mapping[str, Any]) -> str | None:
     panels = []
     for head in dict.fromkeys(row["head"] for row in rows):
         here = [row for row in rows if row["head"] == head]
-        ends = [f(row[axis] for row in here for axis in ("x", "y")) for f in (min, max)]
+        seen = [row[axis] for row in here for axis in ("x", "y")]
+        ends = [min(seen), max(seen) + (max(seen) == min(seen)) * 0.1]
         scale = alt.Scale(domain=ends, nice=True)
         exact = alt.Chart(alt.Data(values=[{"x": end, "y": end} for end in ends])).mark_line(
             color=PAINT["soft"], strokeDash=[3, 3], strokeWidth=1)

@@ -85,11 +85,14 @@ def row_latency(
     """As `latency`, for requests of one raw row each, and {"of_100": ...} for requests of 100 candidates.
 
     The raw rows are drawn from `rows` of the split, as a server would get them: values of fields that the bundle reads,
-    without those that are missing. Raises DataError for no rows, or for values that the bundle refuses.
+    without those that are missing; rows without a required field would be refused and are not drawn. Raises DataError
+    for no rows, or for values that the bundle refuses.
     """
-    if len(rows) == 0 or requests < 1:
-        raise DataError(problem(f"{len(rows)} rows, {requests} requests", "at least one of each"))
     fields = [name for name in bundle.fields if name in split.raw.column_names]
+    for name in {name for feature in bundle.features if feature.required for name in feature.sources}:
+        rows = rows[split.raw.column(name).take(pa.array(rows)).is_valid().to_numpy(zero_copy_only=False)]
+    if len(rows) == 0 or requests < 1:
+        raise DataError(problem(f"{len(rows)} rows that can be asked, {requests} requests", "at least one of each"))
     drawn = np.random.default_rng(seed).choice(rows, size=min(len(rows), warm_up + requests), replace=False)
     table = split.raw.select(fields).take(pa.array(drawn)).to_pylist()
     asked = [{name: value for name, value in row.items() if value is not None} for row in table]
