@@ -247,9 +247,9 @@ def _feature(path: Path, entry: Mapping[str, Any]) -> Feature:
     feature = Feature.from_json({**document, "vocabulary": vocabulary or []})
     if feature.kind not in KINDS:
         raise ValueError(f"input {feature.name!r} has the kind {feature.kind!r}")
-    if feature.vocabulary and (len(feature.vocabulary) != feature.size - 1 or not all(
-            isinstance(value, str) for value in feature.vocabulary)):
-        raise ValueError(f"input {feature.name!r} has {len(feature.vocabulary)} values for {feature.size} ids")
+    held = feature.vocabulary
+    if vocabulary is not None and (len(held) != feature.size - 1 or not all(isinstance(one, str) for one in held)):
+        raise ValueError(f"input {feature.name!r} has {len(held)} values for {feature.size} ids")
     return feature
 
 
