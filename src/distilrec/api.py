@@ -124,15 +124,18 @@ def teach(
 
 def extract(
     teacher: Ranker | Predictor, split: Split | RowSplit, *, top_k: int = 100, folder: str | Path | None = None,
-    content: np.ndarray | None = None, temperature: float = 1.0, hidden: bool = False,
+    content: np.ndarray | None = None, temperature: float = 1.0, **of_rows: Any,
 ) -> KnowledgeStore:
     """Write down what a teacher knows: its top-K answer at every train decision, and its item vectors.
 
-    On rows: its output for every train row, with `hidden` its last hidden layer too, and importances where it has them.
+    On rows: its output for every train row, importances where it has them, and with the arguments of
+    api_rows.extract_from_rows (hidden, extra, swap, ...) more than that.
     Without a `folder` the store goes to a temporary one, which lasts as long as the machine keeps it.
     """
     if isinstance(split, RowSplit):
-        return extract_from_rows(teacher, split, folder=folder, hidden=hidden)  # type: ignore[arg-type]
+        return extract_from_rows(teacher, split, folder=folder, **of_rows)  # type: ignore[arg-type]
+    if of_rows:
+        raise RecipeError(problem(f"{', '.join(of_rows)}: not of the rank task", "top_k, content, temperature"))
     target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))
     if content is None:
         content = getattr(teacher, "content", None)

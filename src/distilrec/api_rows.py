@@ -18,7 +18,7 @@ from distilrec.models import ROW_BASELINES, ROW_MODELS, row_model_settings
 from distilrec.models.base_rate import BaseRate
 from distilrec.models.predictor import TrainedRows
 from distilrec.recipe_rows import ROW_STARTS
-from distilrec.teachers import ROW_TEACHERS, row_teacher
+from distilrec.teachers import ROW_TEACHERS, outside_settings, row_teacher
 from distilrec.training.row_fit import check_row_terms, default_losses
 from distilrec.training.row_train import train_rows
 from distilrec.training.settings import TrainSettings
@@ -29,7 +29,7 @@ __all__ = [
     "soft_losses", "teach_on_rows",
 ]
 
-_LOGISTIC = {"epochs": 30, "batch_size": 512, "learning_rate": 0.01, "patience": 3}  # of the baseline
+_LOGISTIC: dict[str, Any] = {"epochs": 30, "batch_size": 512, "learning_rate": 0.01, "patience": 3}  # of the baseline
 
 
 def default_metric(split: RowSplit) -> str:
@@ -83,8 +83,13 @@ def teach_on_rows(
     if path is None:
         raise RecipeError(problem(f"a teacher from outside ({name}) needs its path",
                                   f"teach({name!r}, split, path=..., space=...)"))
-    extra = {"trust": trust} if trust else {}
-    return row_teacher(name)(path, split, space=space, **extra, **settings)
+    taken = outside_settings(name)
+    for one in settings:
+        if one not in taken:
+            raise RecipeError(problem(f"the teacher {name!r} has no setting {one!r}{nearest(one, taken)}",
+                                      ", ".join(taken)))
+    allowed = {"trust": trust} if "trust" in taken else {}
+    return row_teacher(name)(path, split, space=space, **{**allowed, **settings})
 
 
 def _trees(
@@ -110,11 +115,12 @@ def _trees(
 
 def extract_from_rows(
     teacher: Predictor, split: RowSplit, *, folder: str | Path | None = None, hidden: bool = False,
-    held_out: Predictor | None = None,
+    held_out: Predictor | None = None, extra: float = 0.0, swap: Sequence[str] = (), seed: int = 0,
 ) -> KnowledgeStore:
     """Write down a pointwise teacher's outputs for every train row. See knowledge.extract_rows."""
     target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))
-    return extract_rows(teacher, split, target, hidden=hidden, held_out=held_out)
+    return extract_rows(teacher, split, target, hidden=hidden, held_out=held_out, extra=extra, swap=swap,
+                        seed=seed)
 
 
 def distill_on_rows(

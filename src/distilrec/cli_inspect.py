@@ -186,8 +186,8 @@ def _stages(recipe: Recipe, out: Path) -> dict[str, str]:
     if several > 1:
         places = [place / f"member-{i}" for place in places for i in range(several)]
     kinds = [one.model for one in teacher.members] or [teacher.model] * several
-    files = ["trees.json" if kind == "trees" else "model.json" for kind in kinds]
-    taught = [place / files[i % several] for i, place in enumerate(places)]
+    written = ["trees.json" if kind == "trees" else "model.json" for kind in kinds]
+    taught = [place / written[i % several] for i, place in enumerate(places)]
     pairs_of = [students / f"seed-{seed}" / role for seed in recipe.seeds for role in ("student", "control")]
     marks = {
         "prepare": [out / "data" / "manifest.json", out / "data.json"],

@@ -44,6 +44,11 @@ def row_faults(recipe: Recipe) -> Iterator[Fault]:
     for section in ("teacher", "student"):
         for index, name in enumerate(getattr(recipe, section).features or ()):
             yield from named((section, "features", str(index)), name, recipe.features)
+    for index, name in enumerate(recipe.knowledge.swap):
+        yield from named(("knowledge", "swap", str(index)), name, recipe.features)
+    if recipe.knowledge.extra and not recipe.knowledge.swap:
+        yield (("knowledge", "swap"), "nothing, with knowledge.extra",
+               "the features that extra rows take from other rows, e.g. the item and what belongs to it")
     yield from _metric(recipe)
     yield from _losses(recipe)
     yield from _teacher(recipe)

@@ -61,7 +61,8 @@ def extract(recipe: Recipe, out: Path, split: RowSplit, seed: int) -> KnowledgeS
     teacher = teacher_of(recipe, out, split, seed)
     held_out = _held_out(recipe, out / "teachers" / f"seed-{seed}-folds", split, seed)
     return extract_from_rows(teacher, split, folder=out / "knowledge" / f"seed-{seed}",
-                             hidden=recipe.knowledge.hidden, held_out=held_out)
+                             hidden=recipe.knowledge.hidden, held_out=held_out, extra=recipe.knowledge.extra,
+                             swap=recipe.knowledge.swap, seed=seed)
 
 
 def distill(

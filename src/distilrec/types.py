@@ -257,7 +257,7 @@ class Signal:
 
     name: str
     kind: Literal[
-        "response", "vector", "hidden", "attention", "relation", "gradient", "importance", "parameters", "text"
+        "response", "vector", "hidden", "attention", "relation", "gradient", "importance", "parameters", "text", "rows"
     ]
     key: Literal["event", "row", "user", "item", "token", "model"]
     space: Literal["logit", "probability", "score"] | None = None

@@ -123,7 +123,8 @@ class Predictor(Protocol):
     and a `digest` that changes with its answers.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def predict(self, split: RowSplit, rows: np.ndarray) -> np.ndarray:
         """float32 [n, O]: a logit per class of a binary or tags head (of both, for a head `after` another), the

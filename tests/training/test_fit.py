@@ -24,9 +24,8 @@ from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models import MODELS
 from distilrec.models.popularity import Popularity
 from distilrec.models.trained import Trained, create
-from distilrec.training import checkpoint
+from distilrec.training import checkpoint, loop
 from distilrec.training import fit as fit_module
-from distilrec.training import loop
 from distilrec.training.checkpoint import NAME
 from distilrec.training.fit import fit
 from distilrec.training.settings import Augment, TrainSettings

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from distilrec.errors import KnowledgeError, problem
+from distilrec.errors import KnowledgeError, nearest, problem
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Signal
@@ -19,7 +22,7 @@ __all__ = ["extract_rows", "importance_of"]
 
 def extract_rows(
     teacher: Predictor, split: RowSplit, folder: Path, *, hidden: bool = False, part_rows: int = 65_536,
-    held_out: Predictor | None = None,
+    held_out: Predictor | None = None, extra: float = 0.0, swap: Sequence[str] = (), seed: int = 0,
 ) -> KnowledgeStore:
     """Write the teacher's outputs for every train row, and, where it has them, its hidden layer and importances.
 
@@ -30,13 +33,18 @@ def extract_rows(
         hidden: also keep the last hidden layer (for the loss `hint`), float32 [n, H].
         held_out: answers in the teacher's place where it can: copies of the teacher that were trained without the row
             they are asked about, so that the soft labels are opinions and not memories.
+        extra, swap: also ask about `extra` times as many rows as were logged for training, each a train row whose
+            features `swap` (an item and what belongs to it) come from another train row. A teacher can be asked about
+            what nobody was shown; only a student can learn from that, for such rows have no label.
     Raises:
-        KnowledgeError: the teacher answers with a NaN or in another shape, or has no hidden layer to give.
+        KnowledgeError: `swap` names no feature; the teacher answers with a NaN or in another shape, or has no hidden
+            layer to give.
     """
     speaker: Any = held_out or teacher
     identity = {
         "dataset_digest": split.digest, "split_digest": split.digest, "teacher": teacher.name, "part_rows": part_rows,
         "teacher_digest": getattr(speaker, "digest", None) or secrets.token_hex(16), "hidden": hidden, "key": "row",
+        "extra": extra, "swap": list(swap), "seed": seed,
     }
     if (folder / "manifest.json").exists():
         store = KnowledgeStore(folder, split)
@@ -47,18 +55,23 @@ def extract_rows(
         raise KnowledgeError(problem(f"the teacher {teacher.name!r} has no hidden layer to write down",
                                      "a trained neural model", "leave `hidden` and the loss `hint` out"))
     rows = split.rows("train")
+    wide, drawn = _with_extra(split, rows, extra, swap, seed)
     writer = StoreWriter(folder, identity)
-    parts = -(-len(rows) // part_rows)
-    with track(parts, "extracting knowledge") as progress:
-        for part in range(parts):
-            asked = rows[part * part_rows : (part + 1) * part_rows]
+    asks = [(speaker, split, block) for block in _blocks(rows, part_rows)]
+    asks += [(teacher, wide, block) for block in _blocks(drawn, part_rows)]
+    with track(len(asks), "extracting knowledge") as progress:
+        for part, (one, table, asked) in enumerate(asks):
             if not writer.has("response", part):
-                _write(writer, "response", part, asked, speaker.predict(split, asked), split.outputs.size)
+                _write(writer, "response", part, asked, one.predict(table, asked), split.outputs.size)
             if hidden and not writer.has("hidden", part):
-                _write(writer, "hidden", part, asked, speaker.hidden(split, asked), None)
+                _write(writer, "hidden", part, asked, one.hidden(table, asked), None)
             progress.advance(1)
+    if len(drawn) and not writer.has("extra", 0):
+        writer.write("extra", 0, {"keys": drawn, **{f"column.{n}": a[drawn] for n, a in wide.columns.items()}})
     signals = {"response": Signal("response", "response", "row", space="logit", teacher=teacher.name,
                                   width=split.outputs.size)}
+    if len(drawn):
+        signals["extra"] = Signal("extra", "rows", "row", teacher=teacher.name)
     if hidden:
         signals["hidden"] = Signal("hidden", "hidden", "row", teacher=teacher.name)
     facts: dict[str, Any] = {"name": teacher.name, "parameters": teacher.parameters}
@@ -70,6 +83,44 @@ def extract_rows(
             facts[name] = getattr(teacher, name)
     writer.finish(signals, facts)
     return KnowledgeStore(folder, split)
+
+
+def _blocks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _with_extra(
+    split: RowSplit, rows: np.ndarray, extra: float, swap: Sequence[str], seed: int
+) -> tuple[RowSplit, np.ndarray]:
+    """(the table with rows added at its end that no part holds, their keys)."""
+    count = round(extra * len(rows))
+    if not count:
+        return split, np.empty(0, dtype=np.int64)
+    known = [name for name, feature in split.features.items()]
+    for name in swap:
+        if name not in known:
+            raise KnowledgeError(problem(f"swap: {name!r} is no feature{nearest(name, known)}", ", ".join(known)))
+    if not swap:
+        raise KnowledgeError(problem("extra rows without `swap`", "the features that change places between rows, e.g. "
+                                     "the item and what belongs to it", "set knowledge.swap"))
+    rng = np.random.default_rng([seed, 11])
+    base, other = rng.choice(rows, count), rng.choice(rows, count)
+    source = {name: other if name in swap else base for name in known}
+    columns = {name: np.concatenate([array, array[source[name]]]) for name, array in split.columns.items()}
+    swapped = {column for name in swap for column in split.features[name].sources}
+    raw = split.raw.take(base)
+    for place, column in enumerate(raw.column_names):
+        if column in swapped:
+            raw = raw.set_column(place, raw.schema.field(place), split.raw.column(column).take(other))
+    labels = {name: np.concatenate([array, np.full((count, array.shape[1]), np.nan, np.float32)])
+              for name, array in split.labels.items()}
+    wide = replace(
+        split, columns=columns, labels=labels, raw=pa.concat_tables([split.raw, raw]),
+        parts=np.concatenate([split.parts, np.full(count, -1, np.int8)]),
+        groups=None if split.groups is None else np.concatenate([split.groups, split.groups[base]]),
+        weights=None if split.weights is None else np.concatenate([split.weights, split.weights[base]]),
+    )
+    return wide, np.arange(len(split), len(split) + count, dtype=np.int64)
 
 
 def importance_of(store: KnowledgeStore) -> dict[str, float]:

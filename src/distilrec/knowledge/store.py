@@ -2,7 +2,7 @@
 
     manifest.json            schema, data and split digests, the teacher, one entry per signal and file
     NAME.safetensors         keys int64 [N] (rising), then for a response `ids` [N, K] and `logits` float16 [N, K],
-                             for a vector `values` float32 [N, D]
+                             for a vector, and for a response by row, `values` float32 [N, D]
     parts/                   only while extraction runs: whole parts, so that a killed run goes on
 
 A response is kept as log-probabilities over the whole catalog, of the K best items. They are logits (softmax does not
@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from distilrec.errors import KnowledgeError, problem
 from distilrec.files import NotJsonError, atomic_file, digest_file, known_digest, read_json, write_json
 from distilrec.types import Signal, Split
+from distilrec.types_rows import RowSplit
 
 __all__ = ["SCHEMA", "KnowledgeStore", "StoreWriter", "map_file"]
 
@@ -34,7 +35,7 @@ _AGAIN = "delete the store and run `distilrec extract` again"
 class KnowledgeStore:
     """A finished store, memory-mapped; implements `types.Knowledge`."""
 
-    def __init__(self, folder: Path, split: Split | None = None, *, verify: bool = True) -> None:
+    def __init__(self, folder: Path, split: Split | RowSplit | None = None, *, verify: bool = True) -> None:
         """Open a store; with a split, refuse one that belongs to other data.
 
         `verify` compares every file's SHA-256 with the manifest; bytes that this process has already read are not
@@ -46,15 +47,15 @@ class KnowledgeStore:
         self.folder = Path(folder)
         self.manifest = _read_manifest(self.folder)
         if split is not None and self.manifest["split_digest"] != split.digest:
-            same = self.manifest["dataset_digest"] == split.dataset.digest
+            same = isinstance(split, Split) and self.manifest["dataset_digest"] == split.dataset.digest
             raise KnowledgeError(problem(
                 f"the store {self.folder} was made from another {'split of this data set' if same else 'data set'} "
                 f"(split {self.manifest['split_digest'][:12]})",
                 f"split {split.digest[:12]}", "run `distilrec extract` on this split",
             ))
         self._signals = {name: Signal(**entry["signal"]) for name, entry in self.manifest["signals"].items()}
-        self._starts = None if split is None else split.bounds[:, 0]
-        self._events = 0 if split is None else len(split.items)
+        self._starts = split.bounds[:, 0] if isinstance(split, Split) else None
+        self._events = len(split.items) if isinstance(split, Split) else 0
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
         for name, entry in self.manifest["signals"].items():
             path = self.folder / entry["file"]
@@ -81,11 +82,11 @@ class KnowledgeStore:
         """
         out: dict[str, np.ndarray] = {}
         for name, signal in self._signals.items():
-            if signal.key == "item":
+            if signal.key in ("item", "model") or signal.kind == "rows":
                 continue
             arrays = self._arrays[name]
             rows = self._rows(name, self._users(keys) if signal.key == "user" else keys)
-            if signal.kind != "response":
+            if signal.kind != "response" or signal.key == "row":
                 out[name] = arrays["values"][rows].astype(np.float32)
                 continue
             logits = arrays["logits"][rows].astype(np.float32)
@@ -100,6 +101,14 @@ class KnowledgeStore:
         if name not in self._signals:
             return None
         return self._arrays[name]["values"].astype(np.float32)
+
+    def extra_rows(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(keys int64 [M], {feature: encoded [M, ...]}) of rows that nobody logged and the teacher answered all the same;
+        none where extraction was not asked for any. Their keys come after those of the table."""
+        if "extra" not in self._arrays:
+            return np.empty(0, dtype=np.int64), {}
+        arrays = self._arrays["extra"]
+        return arrays["keys"], {name.removeprefix("column."): a for name, a in arrays.items() if name != "keys"}
 
     def _rows(self, name: str, keys: np.ndarray) -> np.ndarray:
         have = self._arrays[name]["keys"]

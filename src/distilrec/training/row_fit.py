@@ -41,9 +41,18 @@ class RowWork:
             raise TrainingError(problem("the split has no train rows", "at least one",
                                         "look at the counts that `distilrec prepare` printed"))
         on = lambda array: torch.as_tensor(array, device=settings.device)  # noqa: E731
-        self.inputs = inputs_of(features, split.columns, self.rows, settings.device)
-        self.labels = on(split.label_matrix(self.rows))
-        self.weights = None if split.weights is None else on(split.weights[self.rows].astype(np.float32))
+        keys, extra = _extra(knowledge, self.losses)
+        columns = {name: array[self.rows] for name, array in split.columns.items()}
+        if len(keys):
+            columns = {name: np.concatenate([array, extra[name]]) for name, array in columns.items()}
+        self.inputs = inputs_of(features, columns, None, settings.device)
+        labels = split.label_matrix(self.rows)
+        self.labels = on(np.concatenate([labels, np.full((len(keys), labels.shape[1]), np.nan, np.float32)]))
+        self.weights = None
+        if split.weights is not None:  # rows that nobody logged count like the average of those that somebody did
+            own = split.weights[self.rows].astype(np.float32)
+            self.weights = on(np.concatenate([own, np.full(len(keys), own.mean(), np.float32)]))
+        self.rows = np.concatenate([self.rows, keys])
         self.known: dict[str, Tensor] = {}
         self.knowledge_digest = getattr(knowledge, "digest", None)
         if knowledge is not None:
@@ -161,6 +170,14 @@ def check_row_terms(losses: Mapping[str, float], heads: tuple[Head, ...], knowle
         fitting = [name for name, kinds in {**ROW_HARD, **ROW_SOFT}.items() if head.kind in kinds]
         if not any(losses.get(name) for name in fitting):
             raise RecipeError(problem(f"no loss teaches the head {head.name!r} ({head.kind})", " or ".join(fitting)))
+
+
+def _extra(knowledge: Knowledge | None, losses: Mapping[str, float]) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    """(keys, encoded columns) of the rows that only the teacher speaks of; none where no loss listens to it."""
+    told = getattr(knowledge, "extra_rows", None)
+    if told is None or not any(name in ROW_SOFT for name in losses):
+        return np.empty(0, dtype=np.int64), {}
+    return told()
 
 
 def _standardized(values: Tensor) -> Tensor:

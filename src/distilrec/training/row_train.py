@@ -80,8 +80,12 @@ def _finished_as(folder: Path, identity: str) -> bool:
 @torch.no_grad()
 def _start(net: nn.Module, split: RowSplit) -> None:
     """Begin at the base rates: from one half, the first steps would only learn how rare a click is."""
-    labels = split.label_matrix(split.rows("train")).astype(np.float64)
-    means = np.nanmean(np.where(np.isnan(labels).all(0), 0.0, labels), axis=0)
+    rows = split.rows("train")
+    labels = split.label_matrix(rows).astype(np.float64)
+    share = (~np.isnan(labels)).astype(np.float64)
+    if split.weights is not None:
+        share *= split.weights[rows][:, None]
+    means = (np.nan_to_num(labels) * share).sum(0) / np.maximum(share.sum(0), 1e-9)
     start = means.copy()
     for head in split.heads:
         where = split.outputs.slices[head.name]
