@@ -134,10 +134,9 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
 
     student, teacher = recipe.student, recipe.teacher
     for index, member in enumerate(teacher.members):
-        if member.model in ROW_MODELS:
-            yield from _arguments(("teacher", "members", str(index), "settings"), member.model, member.settings)
-    if teacher.model in ROW_MODELS and not teacher.members:
-        yield from _arguments(("teacher", "settings"), teacher.model, teacher.settings)
+        yield from _teacher_settings(("teacher", "members", str(index), "settings"), member.model, member.settings)
+    if not teacher.members:
+        yield from _teacher_settings(("teacher", "settings"), teacher.model, teacher.settings)
     yield from train_faults(("control", "train"), recipe.control.train, student.train)
     if student.model not in ROW_MODELS:
         yield from named(("student", "model"), student.model, ROW_MODELS)
@@ -147,6 +146,23 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
     for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
         for index, trial in enumerate(trials):
             yield from _trial(recipe, ("tune", role, str(index)), trial)
+
+
+def _teacher_settings(place: Place, model: str, given: Mapping[str, Any]) -> Iterator[Fault]:
+    from distilrec.models import ROW_MODELS
+    from distilrec.teachers import OUTSIDE, outside_settings
+
+    if model in ROW_MODELS:
+        yield from _arguments(place, model, given)
+    elif model == "trees" or model in OUTSIDE:
+        for key in given:
+            yield from named((*place, key), key, _tree_settings() if model == "trees" else outside_settings(model))
+
+
+def _tree_settings() -> list[str]:
+    from distilrec.teachers.trees import DEFAULTS
+
+    return list(DEFAULTS)
 
 
 def _trial(recipe: Recipe, place: Place, trial: Mapping[str, Any]) -> Iterator[Fault]:
