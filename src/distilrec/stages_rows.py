@@ -30,10 +30,11 @@ from distilrec.types_rows import Predictor, RowSplit
 
 __all__ = ["distill", "extract", "load_model", "prepare_split", "report", "teacher_of"]
 
+_SHOWN_MEMBERS = 6  # of an ensemble get rows of their own in the report
 _UNUSED = -1  # the part of rows that a copy of the teacher must not see
 
 
-def prepare_split(recipe: Recipe, out: Path) -> RowSplit:
+def prepare_split(recipe: Recipe, _out: Path) -> RowSplit:
     """The encoded table that a recipe describes, from its file or from the simulated shop."""
     data = recipe.data
     if data.shop is not None:
@@ -91,7 +92,7 @@ def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any
     """Read the test rows for every model of the run: teachers as they are, students and controls as they are served."""
     metric = recipe.evaluate.metric
     teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
-    chosen = [RowContestant("teacher", "teacher", teachers, **trained_facts(teachers))]
+    chosen = _teachers(teachers)
     folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
     for role in ROLES[:2]:
         models = [load_model(folder / role, split) for folder in folders]
@@ -102,6 +103,17 @@ def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any
                for n in recipe.evaluate.baselines]
     return row_contest(chosen, split, metric=metric, seeds=recipe.seeds, recipe=recipe.name, lineage=lineage,
                        slices=recipe.evaluate.slices)
+
+
+def _teachers(teachers: list[Predictor]) -> list[RowContestant]:
+    """The teacher and, where it is a small ensemble, each of its members: is the whole more than its best part?"""
+    facts, members = trained_facts(teachers), [getattr(one, "members", []) for one in teachers]
+    if not 1 < len(members[0]) <= _SHOWN_MEMBERS:
+        return [RowContestant("teacher", "teacher", teachers, **facts)]
+    facts.pop("curves", None)  # each member shows its own
+    return [RowContestant("teacher", "teacher", teachers, **facts), *(
+        RowContestant(f"member {place}: {own[0].name}", "member", own, **trained_facts(own))
+        for place, own in enumerate(map(list, zip(*members, strict=True)), 1))]
 
 
 def _teacher(recipe: Recipe, folder: Path, split: RowSplit, seed: int) -> Predictor:

@@ -103,8 +103,8 @@ class KnowledgeStore:
         return self._arrays[name]["values"].astype(np.float32)
 
     def extra_rows(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(keys int64 [M], {feature: encoded [M, ...]}) of rows that nobody logged and the teacher answered all the same;
-        none where extraction was not asked for any. Their keys come after those of the table."""
+        """(keys int64 [M], {feature: encoded [M, ...]}) of rows that nobody logged and the teacher answered all the
+        same; none where extraction was not asked for any. Their keys come after those of the table."""
         if "extra" not in self._arrays:
             return np.empty(0, dtype=np.int64), {}
         arrays = self._arrays["extra"]
