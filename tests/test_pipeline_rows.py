@@ -60,11 +60,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_holds_every_role_and_head(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text())
     assert report["task"] == "predict"
-    assert [model["role"] for model in report["models"]] == ["teacher", "student", "control", "baseline"]
+    assert [model["role"] for model in report["models"]] == ["teacher", "member", "member", "student", "control",
+                                                             "baseline"]
     for model in report["models"]:
         assert {"click.auc", "purchase.log_loss", "dwell.rmse"} <= set(model["metrics"]["test"])
         assert len(model["metrics"]["test"]["click.auc"]["per_seed"]) == 2
-    student = report["models"][1]
+    student = report["models"][3]
     assert student["bytes"] > 0
     assert student["latency_ms"]["p50"] > 0
     assert any(group.startswith("department=") for group in student["groups"])

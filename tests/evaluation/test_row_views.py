@@ -116,7 +116,7 @@ def test_page_has_what_only_rows_have(report: dict[str, Any]) -> None:
     drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.S))
     assert set(re.findall(r'(?:fill|stroke)="([^"]+)"', drawings)) <= {
         "none", "transparent", *(f"var(--{name})" for name in (
-            "ink", "soft", "line", "teacher", "student", "control", "baseline", "fusion", "compressed"))}
+            "ink", "soft", "line", "teacher", "member", "student", "control", "baseline", "fusion", "compressed"))}
     assert all(f">{head}<" in drawings for head in ("click", "buy", "rating", "tags"))
 
 

@@ -130,7 +130,7 @@ def test_page_has_no_color_that_dark_mode_cannot_change(make_report) -> None:
     drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.S))
     assert set(re.findall(r'(?:fill|stroke)="([^"]+)"', drawings)) <= {
         "none", "transparent", *(f"var(--{name})" for name in (
-            "ink", "soft", "line", "teacher", "student", "control", "baseline", "fusion", "compressed"))}
+            "ink", "soft", "line", "teacher", "member", "student", "control", "baseline", "fusion", "compressed"))}
 
 
 def test_user_text_is_escaped_everywhere(make_report, make_models) -> None:

@@ -17,7 +17,8 @@ __all__ = ["render_html", "write_html"]
 
 _TONES = {"Distill": "good", "Do not distill": "bad"}
 _ROLES = {
-    "teacher": "teacher", "student": "distilled student", "control": "same student, no teacher",
+    "teacher": "teacher", "member": "one of the teacher's models", "student": "distilled student",
+    "control": "same student, no teacher",
     "baseline": "baseline", "fusion": "fusion", "compressed": "compressed",
 }
 

@@ -9,23 +9,24 @@ __all__ = ["PAINT", "ROLE_PAINT", "STYLE"]
 PAINT: dict[str, str] = {
     "ink": "#010101", "soft": "#020202", "line": "#030303", "teacher": "#040404", "student": "#050505",
     "control": "#060606", "baseline": "#070707", "fusion": "#080808", "compressed": "#090909", "accent": "#0a0a0a",
+    "member": "#0b0b0b",
 }
 ROLE_PAINT: dict[str, str] = {
-    role: PAINT[role] for role in ("teacher", "student", "control", "baseline", "fusion", "compressed")
+    role: PAINT[role] for role in ("teacher", "member", "student", "control", "baseline", "fusion", "compressed")
 }
 
 STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --panel: #f6f7f9; --ink: #1b1f27; --soft: #5c6675; --line: #dfe3e9;
-  --teacher: #2563c9; --student: #0b8457; --control: #c26a00; --baseline: #7a8494; --fusion: #8446c5;
+  --teacher: #2563c9; --member: #6f8fc4; --student: #0b8457; --control: #c26a00; --baseline: #7a8494; --fusion: #8446c5;
   --compressed: #c2306e; --accent: #1b1f27; --good: #0b8457; --bad: #b3261e; --open: #9a6700;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #12151b; --panel: #1b2029; --ink: #e8ebf0; --soft: #9aa5b5; --line: #303845;
-    --teacher: #79aefc; --student: #45cf98; --control: #f5a94a; --baseline: #a3adbd; --fusion: #c79bf5;
-    --compressed: #f58bb5; --accent: #e8ebf0; --good: #45cf98; --bad: #ff8a80; --open: #f0c04f;
+    --teacher: #79aefc; --member: #9db4d6; --student: #45cf98; --control: #f5a94a; --baseline: #a3adbd;
+    --fusion: #c79bf5; --compressed: #f58bb5; --accent: #e8ebf0; --good: #45cf98; --bad: #ff8a80; --open: #f0c04f;
   }
 }
 * { box-sizing: border-box; }

@@ -148,7 +148,7 @@ def build_report(
 
 def _pairs(models: Sequence[ModelResult], metric: str) -> list[tuple[ModelResult, ModelResult, bool]]:
     """(a, b, by every metric): student - control first, for it decides; then student - teacher, teacher - control,
-    student - baselines."""
+    student - baselines, teacher - its members."""
     students = [m for m in models if m.role == "student"]
     teachers = [m for m in models if m.role == "teacher"]
     controls = {s.name: _control_of(s, models, metric) for s in students}
@@ -158,6 +158,7 @@ def _pairs(models: Sequence[ModelResult], metric: str) -> list[tuple[ModelResult
     pairs += [(s, t, False) for s in students for t in teachers]
     pairs += [(t, c, False) for t in teachers for c in models if c.role == "control"]
     pairs += [(s, b, False) for s in students for b in models if b.role in ("baseline", "fusion", "compressed")]
+    pairs += [(t, m, False) for t in teachers for m in models if m.role == "member"]
     return pairs
 
 

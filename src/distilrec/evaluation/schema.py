@@ -15,7 +15,7 @@ from distilrec.files import read_json, write_json
 __all__ = ["ROLES", "SCHEMA", "read_report", "validate_report", "write_report"]
 
 SCHEMA = 1
-ROLES = ("teacher", "student", "control", "baseline", "fusion", "compressed")
+ROLES = ("teacher", "member", "student", "control", "baseline", "fusion", "compressed")
 
 _METRIC = re.compile(r"([^\W\d][\w -]*\.)?[a-z][a-z0-9_]*(@[1-9][0-9]*)?")
 
