@@ -21,5 +21,5 @@ def test_a_loss_is_named_after_what_it_computes_and_cites_its_source(name: str) 
 
 
 def test_every_loss_is_either_hard_or_soft() -> None:
-    assert sorted(HARD + SOFT) == sorted(LOSSES)
+    assert sorted([*HARD, *SOFT]) == sorted(LOSSES)
     assert sorted([*ROW_HARD, *ROW_SOFT]) == sorted(ROW_LOSSES)

@@ -1,11 +1,11 @@
-"""Log-partition functions over a whole catalog or over sampled candidates."""
+"""What a loss knows of a whole catalog from a sample of it: log-partition functions and ranks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["log_partition"]
+__all__ = ["log_partition", "log_sum", "ranks"]
 
 
 def log_partition(negatives: Tensor, *positives: Tensor, log_expected: Tensor | float | None = None) -> Tensor:
@@ -25,3 +25,32 @@ def log_partition(negatives: Tensor, *positives: Tensor, log_expected: Tensor | 
     sampled = negatives.logsumexp(1) - (log_expected or 0.0)
     certain = [score if score.dim() == 1 else score.logsumexp(1) for score in positives]
     return torch.stack([sampled, *certain]).logsumexp(0)
+
+
+def log_sum(others: Tensor, times: Tensor | float = 1.0) -> Tensor:
+    """log of the estimated sum of exp over all other items: [B].
+
+    Args:
+        others: [B, N] scores of sampled items, -inf where one is not to count; a row of -inf alone gives -inf.
+        times: how many items each of the N stands for, [N] or one number: 1 / (expected draws).
+    """
+    log_times = times.log() if isinstance(times, Tensor) else torch.as_tensor(times, dtype=others.dtype).log()
+    shifted = others + log_times
+    top = shifted.detach().max(1).values.clamp(min=torch.finfo(others.dtype).min)  # finite: no NaN in a gradient
+    total = (shifted - top[:, None]).exp().sum(1)
+    return torch.where(total > 0, total.clamp(min=torch.finfo(others.dtype).tiny).log() + top, -torch.inf)
+
+
+@torch.no_grad()
+def ranks(kept: Tensor, others: Tensor, times: Tensor | float = 1.0) -> Tensor:
+    """Estimated rank of each kept item among kept and other items, 1 = best: [B, K].
+
+    Args:
+        kept: [B, K] scores; others: [B, N] and times: as in `log_sum`. Equal scores share the better rank.
+    """
+    own = kept.shape[1] - torch.searchsorted(kept.sort(1).values, kept.contiguous(), right=True)
+    values, order = others.sort(1)
+    weight = times[order] if isinstance(times, Tensor) else torch.full_like(values, times)
+    weight = torch.where(values > -torch.inf, weight, 0.0)
+    above = torch.cat([weight.flip(1).cumsum(1).flip(1), weight.new_zeros(len(weight), 1)], 1)
+    return 1 + own + above.gather(1, torch.searchsorted(values.contiguous(), kept.contiguous(), right=True))
