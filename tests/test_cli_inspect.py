@@ -22,15 +22,15 @@ seeds: [0, 1]
 """
 
 
-def report_at(path: Path, lead: float) -> Path:
+def report_at(path: Path, lead: float, metric: str = "ndcg@10") -> Path:
     rng = np.random.default_rng(0)
     luck = rng.random((1, 50))
 
     def model(name: str, role: str, rate: float, parameters: int) -> ModelResult:
-        return ModelResult(name, role, {"ndcg@10": (luck < rate) * 1.0}, parameters, valid={"ndcg@10": [rate]})
+        return ModelResult(name, role, {metric: (luck < rate) * 1.0}, parameters, valid={metric: [rate]})
 
     report = build_report(
-        task="rank", recipe="tiny", metric="ndcg@10", lineage={}, resamples=200,
+        task="rank", recipe="tiny", metric=metric, lineage={}, resamples=200,
         dataset={"name": "tiny", "digest": "ab", "users": 50, "items": 9, "interactions": 99},
         protocol={"split": "given", "candidates": "full", "selection": "validation", "seeds": [0], "k": [10],
                   "seen": "drop"},
@@ -56,6 +56,21 @@ def test_two_runs_side_by_side_break_no_word_at_80_columns(tmp_path: Path) -> No
                   str(a), str(b)):
         assert whole in text, whole
     assert all(len(line) <= 80 for line in text.splitlines() if str(tmp_path) not in line)
+
+
+@pytest.mark.parametrize(("metric", "lower"), [("log_loss", True), ("auc", False)])
+def test_a_comparison_says_which_direction_is_better(tmp_path: Path, metric: str, lower: bool) -> None:
+    a, b = (report_at(tmp_path / name / "report.json", lead, metric) for name, lead in (("one", 0.3), ("two", 0.1)))
+    text = shown(print_comparison, a, b)
+    assert ("log loss ↓, test" in text) == lower
+    assert ("↓ lower is better: B - A below 0 is a gain of B" in " ".join(text.split())) == lower
+
+
+def test_the_narrowest_terminal_names_what_it_leaves_out(tmp_path: Path) -> None:
+    text = shown(print_anything, report_at(tmp_path / "run" / "report.json", 0.3), width=50)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 50
+    assert "A wider terminal shows size, p50, gap closed too." in " ".join(text.split())
 
 
 def touch(*files: Path) -> None:

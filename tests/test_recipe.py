@@ -125,6 +125,31 @@ def test_relative_paths_count_from_the_recipe(tmp_path: Path) -> None:
     assert load_recipe(file).data.path == str((tmp_path / "log.csv").resolve())
 
 
+@pytest.mark.parametrize(("model", "path", "kept"), [
+    ("torch", "shop.nets:click_net", True), ("torch", "nets/click.pt", False), ("onnx", "shop.nets:click_net", False),
+])
+def test_what_lies_in_a_python_module_has_no_folder(tmp_path: Path, model: str, path: str, kept: bool) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"""
+        name: a
+        task: predict
+        features: {{item: category}}
+        labels: {{click: click}}
+        teacher:
+            {{model: {model}, path: "{path}", space: logit, settings: {{inputs: [item]}}}}""")
+    recipe = load_recipe(file)
+    assert recipe.teacher.path == (path if kept else str((tmp_path / path).resolve()))
+    dump_recipe(recipe, tmp_path / "run" / "recipe.yaml")
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+def test_weights_of_a_torch_teacher_lie_beside_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("{name: a, task: predict, features: {item: category}, labels: {click: click}, teacher: {model: "
+                    "torch, path: 'shop:net', space: logit, settings: {inputs: [item], weights: net.safetensors}}}")
+    assert load_recipe(file).teacher.settings["weights"] == str((tmp_path / "net.safetensors").resolve())
+
+
 def test_a_doubled_key_is_a_fault() -> None:
     assert "line 3: seeds stands twice" in faults("name: mine\nseeds: [0]\nseeds: [1]\n")
 

@@ -180,3 +180,24 @@ def test_relative_paths_count_from_where_they_were_given(tmp_path: Path, monkeyp
     typed = load_recipe(path, ["teacher.path=mine.parquet", "data.users=users.csv"], data=tmp_path / "log")
     assert typed.teacher.path == str(tmp_path / "here" / "mine.parquet")
     assert typed.data.users == str(tmp_path / "here" / "users.csv")
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    ("data: {joins: [{path: a, on: b}]}", "data.joins"), ("teacher: {model: sasrec, space: logit}", "teacher.space"),
+    ("knowledge: {folds: 3}", "knowledge.folds"), ("student: {auxiliary: true}", "student.auxiliary"),
+    ("evaluate: {slices: [day]}", "evaluate.slices"), ("group: user", "group"),
+])
+def test_keys_of_rows_mean_nothing_to_ranking(text: str, place: str) -> None:
+    own = text if text.startswith("teacher") else f"teacher: {{model: sasrec}}\n{text}"
+    assert f"{place}: given in a recipe of the task rank\n  expected: task: predict" in faults(f"name: x\n{own}\n")
+
+
+@pytest.mark.parametrize(("text", "place", "instead"), [
+    ("text: {encoder: a}", "text", "a feature {kind: vector"), ("data: {items: a}", "data.items", "data.joins"),
+    ("data: {clean: {user_core: 5}}", "data.clean", "a table that is clean"),
+    ("knowledge: {top_k: 10}", "knowledge.top_k", "task: rank"), ("evaluate: {k: [5]}", "evaluate.k", "task: rank"),
+    ("control: {scratch: true}", "control.scratch", "task: rank"),
+])
+def test_keys_of_ranking_mean_nothing_to_rows(text: str, place: str, instead: str) -> None:
+    rows = "name: x\ntask: predict\nfeatures: {item: category}\nlabels: {click: click}\n"
+    assert f"{place}: given in a recipe of the task predict\n  expected: {instead}" in faults(f"{rows}{text}\n")

@@ -9,6 +9,9 @@
     print(dr.evaluate(split, teacher=teacher, student=student))
     dr.load("movies.bundle").recommend(["1214", "1200"], k=10)
 
+Clicks, ratings and tags begin with `dr.prepare_rows`; from there on the functions are the same, and the bundle has
+`predict(rows)` and `rank(context, candidates)`.
+
 Names are loaded when they are first used: importing the package costs nothing and never loads torch.
 """
 
@@ -19,8 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distilrec.api import Student, distill, evaluate, export, extract, teach
+    from distilrec.bundle.row_runtime import RowBundle
     from distilrec.bundle.runtime import Bundle, load
-    from distilrec.data import load_split, prepare, save_split, simulate_shop
+    from distilrec.data import (
+        load_rows,
+        load_split,
+        prepare,
+        prepare_rows,
+        save_rows,
+        save_split,
+        shop_table,
+        simulate_shop,
+    )
     from distilrec.errors import (
         BundleError,
         DataError,
@@ -38,17 +51,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bundle", "BundleError", "DataError", "DistilrecError", "KnowledgeError", "KnowledgeStore", "MissingExtraError",
-    "RecipeError", "Report", "Student", "TrainSettings", "TrainingError", "__version__", "distill", "evaluate",
-    "export", "extract", "load", "load_split", "prepare", "save_split", "simulate_shop", "teach",
+    "RecipeError", "Report", "RowBundle", "Student", "TrainSettings", "TrainingError", "__version__", "distill",
+    "evaluate", "export", "extract", "load", "load_rows", "load_split", "prepare", "prepare_rows", "save_rows",
+    "save_split", "shop_table", "simulate_shop", "teach",
 ]
 
 _HOME = {
     **dict.fromkeys(("Student", "distill", "evaluate", "export", "extract", "teach"), "api"),
     **dict.fromkeys(("Bundle", "load"), "bundle.runtime"),
-    **dict.fromkeys(("load_split", "prepare", "save_split", "simulate_shop"), "data"),
+    **dict.fromkeys(("load_rows", "load_split", "prepare", "prepare_rows", "save_rows", "save_split", "shop_table",
+                     "simulate_shop"), "data"),
     **dict.fromkeys(("BundleError", "DataError", "DistilrecError", "KnowledgeError", "MissingExtraError", "RecipeError",
                      "TrainingError"), "errors"),
-    "Report": "evaluation.contest", "KnowledgeStore": "knowledge.store", "TrainSettings": "training.settings",
+    "Report": "evaluation.contest", "RowBundle": "bundle.row_runtime", "KnowledgeStore": "knowledge.store",
+    "TrainSettings": "training.settings",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from distilrec import __version__
-from distilrec.cli_guard import Guarded, recipe_file, shipped_recipes, unknown_recipe, use_threads
+from distilrec.cli_guard import Guarded, recipe_file, shipped_recipes, teacher_settings, unknown_recipe, use_threads
 from distilrec.errors import DataError, RecipeError, problem
 
 __all__ = ["app", "main"]
@@ -40,6 +40,10 @@ ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. student.settings.dim=64.")
 ]
+TeacherOption = Annotated[str | None, typer.Option("--teacher", metavar="KIND:PATH", help="An outside teacher in place "
+                                                   "of the recipe's, e.g. onnx:click.onnx.")]
+SpaceOption = Annotated[str | None, typer.Option("--space", help="What its output is: probability, logit or value.")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="Open its file even if that runs the code in it.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 
@@ -92,10 +96,11 @@ def new(
 @app.command()
 def run(
     recipe: RecipeArgument, data: DataOption = None, out: OutOption = None, device: DeviceOption = None,
-    threads: ThreadsOption = None, settings: SetOption = None,
+    threads: ThreadsOption = None, settings: SetOption = None, teacher: TeacherOption = None,
+    space: SpaceOption = None, trust: TrustOption = False,
 ) -> None:
     """The whole job: every stage in turn. Finished stages are recognized and have nothing to do."""
-    _run(recipe, data, out, device, threads, settings)
+    _run(recipe, data, out, device, threads, [*teacher_settings(teacher, space, trust), *(settings or [])])
 
 
 def _run(
@@ -111,20 +116,39 @@ def _run(
     print_next(recipe, folder)
 
 
+@app.command("cross-validate")
+def cross_validate(
+    recipe: RecipeArgument, data: DataOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="DIR/fold-0, ...  [default: runs/NAME.folds]")] = None,
+    folds: Annotated[int | None, typer.Option("--folds", min=2, help="How many.  [default: the recipe's, 5]")] = None,
+    device: DeviceOption = None, threads: ThreadsOption = None, settings: SetOption = None,
+) -> None:
+    """The whole job once for each fold, then means, spreads and tests over the folds."""
+    loaded, folder = _recipe(recipe, data, out, device, threads, settings)
+    from distilrec import crossval
+
+    folder = folder if out is not None else folder.with_name(f"{folder.name}.folds")
+    crossval.print_folds(crossval.cross_validate(loaded, folder, folds, say=typer.echo))
+
+
 def _stage_command(stage: str) -> Callable[..., None]:
     def command(
         recipe: RecipeArgument, data: DataOption = None, out: OutOption = None, device: DeviceOption = None,
-        threads: ThreadsOption = None, settings: SetOption = None,
+        threads: ThreadsOption = None, settings: SetOption = None, teacher: TeacherOption = None,
+        space: SpaceOption = None, trust: TrustOption = False,
     ) -> None:
-        loaded, folder = _recipe(recipe, data, out, device, threads, settings)
+        outside = teacher_settings(teacher, space, trust)
+        loaded, folder = _recipe(recipe, data, out, device, threads, [*outside, *(settings or [])])
         from distilrec import pipeline
 
         pipeline.run_stage(stage, loaded, folder, say=typer.echo)
         order = list(_STAGES)
         if stage != order[-1]:
-            given: list[tuple[str, object]] = [("--data", data), ("--out", folder), ("--device", device),
-                                               ("--threads", threads), *(("--set", one) for one in settings or [])]
+            given: list[tuple[str, object]] = [
+                ("--data", data), ("--out", folder), ("--device", device), ("--threads", threads),
+                ("--teacher", teacher), ("--space", space), *(("--set", one) for one in settings or [])]
             words = [recipe, *(str(word) for pair in given if pair[1] is not None for word in pair)]
+            words += ["--trust"] if trust else []
             typer.echo(f"next: distilrec {order[order.index(stage) + 1]} {shlex.join(words)}")
 
     return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import sys
@@ -15,7 +16,9 @@ from typer.core import TyperGroup
 
 from distilrec.errors import DistilrecError, MissingExtraError, RecipeError, nearest, problem
 
-__all__ = ["Guarded", "explain", "recipe_file", "shipped_recipes", "unknown_recipe", "use_threads"]
+__all__ = [
+    "Guarded", "explain", "recipe_file", "shipped_recipes", "teacher_settings", "unknown_recipe", "use_threads",
+]
 
 # what a module that is not there would have come with
 _EXTRAS = {
@@ -108,6 +111,24 @@ def recipe_file(name: str) -> Path:
         if file.stem == name:
             return file
     raise unknown_recipe(name)
+
+
+def teacher_settings(teacher: str | None, space: str | None, trust: bool) -> list[str]:
+    """The overrides of a recipe that `--teacher KIND:PATH`, `--space` and `--trust` stand for.
+
+    A named teacher replaces the recipe's own altogether; what else it needs (inputs, keys, ...) follows by `--set`.
+
+    Raises:
+        RecipeError: not KIND:PATH, or an unknown kind.
+    """
+    overrides = []
+    if teacher is not None:
+        from distilrec.teachers import parse_outside
+
+        model, path = parse_outside(teacher)
+        overrides.append(f"teacher={json.dumps({'model': model, 'path': path})}")
+    overrides += [] if space is None else [f"teacher.space={json.dumps(space)}"]
+    return overrides + (["teacher.trust=true"] if trust else [])
 
 
 def unknown_recipe(name: str) -> RecipeError:

@@ -14,7 +14,8 @@ from distilrec.cli_views import pairs, print_plan
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.schema import read_report
 from distilrec.evaluation.terminal import print_report
-from distilrec.evaluation.words import headline, human_bytes, human_count, human_metric
+from distilrec.evaluation.verdict import is_lower_better
+from distilrec.evaluation.words import column_title, headline, human_bytes, human_count
 from distilrec.files import read_json
 from distilrec.recipe import Recipe
 
@@ -63,7 +64,9 @@ def print_comparison(a: Path, b: Path, console: Console | None = None) -> None:
     elif first["protocol"] != second["protocol"]:
         differing = [key for key in first["protocol"] if first["protocol"][key] != second["protocol"].get(key)]
         console.print(f"[yellow]The protocols differ in {', '.join(differing)}.[/]")
-    table = Table(title=f"{human_metric(metric)}, test", title_justify="left")
+    lower = is_lower_better(metric)
+    table = Table(title=f"{column_title(metric)}, test", title_justify="left", caption_justify="left",
+                  caption="↓ lower is better: B - A below 0 is a gain of B" if lower else None)
     table.add_column("model")
     for name in ("A", "B", "B - A", "params A", "params B"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -7,6 +7,8 @@
     OUT/students/seed-S/     student and control, and both as bundles        distill, export
     OUT/bundle/              the student to serve                            export
     OUT/report.json, OUT/report/                                             evaluate
+    OUT/choosing/            where validation was carved from train: teachers, knowledge and students that were trained
+                             on the rest, to choose settings and numbers of epochs for those on all of train
 
 Every stage recognizes its own finished work by digest and then has nothing to do, so a killed run goes on where it
 stopped when the same command is given again.
@@ -28,6 +30,7 @@ from typing import Any
 from distilrec import __version__, api, stages_rank, stages_rows
 from distilrec.bundle.config import is_whole, seal
 from distilrec.data import load_rows, load_split, save_rows, save_split
+from distilrec.data.split import CARVED, REFIT, whole_train
 from distilrec.errors import KnowledgeError, problem
 from distilrec.evaluation.card import render_card
 from distilrec.evaluation.contest import Report
@@ -37,7 +40,7 @@ from distilrec.knowledge.store import KnowledgeStore
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import dump_recipe
 from distilrec.runfolder import describe, inputs, lock, validation
-from distilrec.stages_shared import ROLES
+from distilrec.stages_shared import CHOOSING, ROLES
 from distilrec.training.settings import lower_is_better
 from distilrec.types import Split
 from distilrec.types_rows import RowSplit
@@ -59,19 +62,29 @@ def run(recipe: Recipe, out: Path, *, say: Say = print) -> Report:
     with lock(out):
         dump_recipe(recipe, out / "recipe.yaml")
         split = stage_prepare(recipe, out, say=say)
-        for stage in (stage_teach, stage_extract, stage_distill, stage_export):
-            stage(recipe, out, split, say=say)
-        return stage_evaluate(recipe, out, split, say=say)
+        for name in ("teach", "extract", "distill", "export"):
+            _staged(name, recipe, out, split, say)
+        return _staged("evaluate", recipe, out, split, say)
 
 
 def run_stage(name: str, recipe: Recipe, out: Path, *, say: Say = print) -> Any:
     """One stage; it reads what the stages before it left in `out`."""
     out = Path(out)
     with lock(out):
-        if name == "prepare":
-            dump_recipe(recipe, out / "recipe.yaml")
+        split = None if name == "prepare" else _load(recipe, out / "data")
+        dump_recipe(recipe, out / "recipe.yaml")
+        if split is None:
             return stage_prepare(recipe, out, say=say)
-        return STAGES[name](recipe, out, _load(recipe, out / "data"), say=say)
+        return _staged(name, recipe, out, split, say)
+
+
+def _staged(name: str, recipe: Recipe, out: Path, split: AnySplit, say: Say) -> Any:
+    """One stage; where validation was carved from train, models choose there and are trained again on all of train."""
+    if recipe.refit and isinstance(split, Split) and split.method == CARVED:
+        if name in ("teach", "extract", "distill"):
+            STAGES[name](recipe, out / CHOOSING, split, say=lambda line: say(f"{CHOOSING}: {line}"))
+        split = whole_train(split)
+    return STAGES[name](recipe, out, split, say=say)
 
 
 def stage_prepare(recipe: Recipe, out: Path, *, say: Say = print) -> AnySplit:
@@ -185,7 +198,8 @@ def stage_export(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print
 
 def stage_evaluate(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print) -> Report:
     """Read the test part, once, for every model of the run; write the report and seal it into the bundle."""
-    identity = digest_json([recipe.model_dump(mode="json"), split.digest, _made(recipe, out)])
+    measured = recipe.model_dump(mode="json", exclude={"device", "threads"})  # where it ran changes no number
+    identity = digest_json([measured, split.digest, _made(recipe, out)])
     if (out / "report.json").exists():
         report = Report(read_report(out / "report.json"))
         if report["lineage"].get("identity") == identity:
@@ -233,6 +247,9 @@ def _tune(recipe: Recipe, out: Path, split: AnySplit, say: Say) -> tuple[dict[st
     trials, seed = recipe.tune, recipe.seeds[0]
     if not trials.student:
         return {}, {}
+    if isinstance(split, Split) and split.method == REFIT:  # there is nothing left to choose by
+        tuned = read_json(out / CHOOSING / "students" / "tuned.json")
+        return tuned["student"]["settings"], tuned["control"]["settings"]
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     better = _better(recipe)
     for index, (own, of_control) in enumerate(zip(trials.student, trials.control, strict=True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -13,8 +14,8 @@ from distilrec.recipe import Recipe
 from distilrec.training.settings import TrainSettings
 
 __all__ = [
-    "MEMBER_STEP", "OF_THE_RUN", "Fault", "Place", "arguments", "common", "expectation", "named", "train_faults",
-    "two_lines", "typed",
+    "MEMBER_STEP", "OF_RANKING", "OF_ROWS", "OF_THE_RUN", "Fault", "Place", "arguments", "common", "expectation",
+    "foreign", "named", "train_faults", "two_lines", "typed",
 ]
 
 Place = tuple[str, ...]
@@ -22,6 +23,30 @@ Fault = tuple[Place, str, str]  # the place, what was seen, what was expected
 
 MEMBER_STEP = 1000  # between the seeds of an ensemble's members
 OF_THE_RUN = {"device": "device", "seed": "seeds"}  # settings of training that a recipe states once for all
+
+# keys that only one half of recipes knows
+OF_ROWS = (
+    "data.joins", "features", "labels", "group", "weight", "teacher.members", "teacher.features", "teacher.space",
+    "teacher.trust", "knowledge.hidden", "knowledge.folds", "knowledge.extra", "knowledge.swap", "student.features",
+    "student.auxiliary", "evaluate.slices",
+)
+OF_RANKING = (
+    "data.layout", "data.items", "data.users", "data.text", "data.clean", "text", "knowledge.top_k",
+    "knowledge.temperature", "control.scratch", "evaluate.k", "evaluate.seen", "evaluate.candidates",
+    "student.layers", "refit",
+)
+
+
+def foreign(recipe: Recipe, keys: Iterable[str], where: str, instead: Mapping[str, str] = MappingProxyType({})
+            ) -> Iterator[Fault]:
+    """Keys that have a value of their own in a recipe of a task that does not read them."""
+    for key in keys:
+        section: Any = recipe
+        *sections, last = key.split(".")
+        for part in sections:
+            section = getattr(section, part)
+        if getattr(section, last) != type(section).model_fields[last].get_default(call_default_factory=True):
+            yield (*sections, last), f"given in a recipe of the task {recipe.task}", instead.get(key, where)
 
 
 def common(recipe: Recipe) -> Iterator[Fault]:

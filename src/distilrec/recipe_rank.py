@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
-from distilrec.errors import DataError
+from distilrec.errors import DataError, DistilrecError
 from distilrec.recipe import Recipe
 from distilrec.recipe_checks import (
+    OF_ROWS,
     Fault,
     Place,
     arguments,
     common,
+    foreign,
     named,
     train_faults,
     two_lines,
@@ -64,9 +66,7 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
     """What has to hold between sections."""
     yield from common(recipe)
     yield from _teacher(recipe)
-    for key in ("features", "labels", "group", "weight"):
-        if getattr(recipe, key):
-            yield (key,), "given in a recipe of the task rank", "task: predict or task: tag"
+    yield from foreign(recipe, OF_ROWS, "task: predict or task: tag")
     for section in ("student", "control"):
         losses = getattr(recipe, section).losses
         if not any(losses.values()):
@@ -143,6 +143,8 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
         return
     yield from _arguments(("student", "settings"), student.model, student.settings, {})
     yield from _arguments(("control", "settings"), student.model, recipe.control.settings, student.settings)
+    if student.layers == "teacher":
+        yield from _layers(recipe, architecture, defaults)
     known = model_settings(student.model)
     for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
         for index, trial in enumerate(trials):
@@ -155,13 +157,38 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
             yield from train_faults(place, of_training, student.train)
 
 
+def _layers(recipe: Recipe, architecture: str, defaults: Mapping[str, Any]) -> Iterator[Fault]:
+    """Whether the teacher's layers fit the student's, of which small ones are made, those of trials among them."""
+    from distilrec.models import MODELS
+    from distilrec.training.transfer import copy_layers
+
+    place, student = ("student", "layers"), recipe.student
+    if architecture not in MODELS:
+        yield place, f"'teacher', which is of the model {architecture!r}", "none, or a teacher that is trained here"
+        return
+    if recipe.teacher.copies > 1:
+        yield place, f"'teacher', of which there are {recipe.teacher.copies} copies", "none, or teacher.copies: 1"
+    for trial in ({}, *recipe.tune.student):
+        try:
+            copy_layers(_small(architecture, {**defaults, **recipe.teacher.settings}),
+                        _small(student.model, {**student.settings, **trial}))
+        except DistilrecError as error:
+            yield place, *two_lines(error)
+        except (TypeError, ValueError, RuntimeError):  # settings that no model has: told of by themselves
+            continue
+
+
+def _small(model: str, given: Mapping[str, Any]) -> Any:
+    from distilrec.models import model_class, model_settings
+
+    build = model_class(model)
+    users = {"n_users": 2} if "n_users" in get_type_hints(build.__init__) else {}
+    return build(n_items=2, **users, **{k: value for k, value in given.items() if k in model_settings(model)})
+
+
 def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Fault]:
     from distilrec.models import model_class, model_settings
 
     build, known = model_class(model), model_settings(model)
 
-    def small() -> Any:
-        users = {"n_users": 2} if "n_users" in get_type_hints(build.__init__) else {}
-        return build(n_items=2, **users, **{k: value for k, value in {**defaults, **given}.items() if k in known})
-
-    yield from arguments(place, model, build, known, given, small)
+    yield from arguments(place, model, build, known, given, lambda: _small(model, {**defaults, **given}))

@@ -7,14 +7,30 @@ from typing import Any
 
 from distilrec.errors import DistilrecError
 from distilrec.recipe import Recipe
-from distilrec.recipe_checks import Fault, Place, arguments, common, named, train_faults, two_lines
+from distilrec.recipe_checks import (
+    OF_RANKING,
+    Fault,
+    Place,
+    arguments,
+    common,
+    foreign,
+    named,
+    train_faults,
+    two_lines,
+)
 from distilrec.training.settings import TrainSettings
 from distilrec.types_rows import Head
 
 __all__ = ["ROW_STARTS", "row_faults"]
 
 ROW_STARTS = ("none", "importance")
-_OF_RANKING = {"text": "text vectors come as a feature of kind vector", "layout": "a table has no layout"}
+_INSTEAD = {
+    "text": "a feature {kind: vector, column: title, encoder: all-MiniLM-L6-v2}",
+    "data.layout": "a table has no layout",
+    "data.items": "data.joins: [{path: items.parquet, on: item_id}]",
+    "data.users": "data.joins: [{path: users.parquet, on: user_id}]", "data.text": "a feature of kind text or vector",
+    "data.clean": "a table that is clean: rows are examples, not events",
+}
 
 
 def row_faults(recipe: Recipe) -> Iterator[Fault]:
@@ -33,10 +49,7 @@ def row_faults(recipe: Recipe) -> Iterator[Fault]:
         yield ("labels",), "no head of kind tags", "{tags: {column: ..., kind: tags}}, or task: predict"
     for place, seen, expected in split_faults(recipe.split):
         yield ("split", *place), seen, expected
-    if recipe.text is not None:
-        yield ("text",), "given in a recipe of the task " + recipe.task, _OF_RANKING["text"]
-    if recipe.data.layout is not None:
-        yield ("data", "layout"), repr(recipe.data.layout), _OF_RANKING["layout"]
+    yield from foreign(recipe, OF_RANKING, "task: rank", _INSTEAD)
     if recipe.student.start not in ROW_STARTS:
         yield ("student", "start"), repr(recipe.student.start), " or ".join(ROW_STARTS)
     for index, name in enumerate(recipe.evaluate.baselines):

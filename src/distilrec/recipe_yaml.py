@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from distilrec.training.settings import TrainSettings
 __all__ = ["dump_recipe", "load_recipe", "parse_recipe"]
 
 Place = tuple[str, ...]
+
+_IN_A_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # package.module:function, of a torch teacher
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Recipe:
@@ -169,11 +172,19 @@ def _override(document: dict[str, Any], override: str, lines: dict[Place, str], 
 def _resolve(document: dict[str, Any], folder: Path, data: Path | None = None) -> None:
     """Relative paths count from the recipe's folder; the tables beside a log given by `data` from where that is."""
     beside = folder if data is None else data if data.is_dir() else data.parent
-    for section, keys in (("data", {"path": folder, "items": beside, "users": beside}), ("teacher", {"path": folder})):
-        values: Any = document.get(section)
-        for key, base in keys.items() if isinstance(values, dict) else ():
-            if isinstance(values.get(key), str):
-                values[key] = str((base / Path(values[key]).expanduser()).resolve())
+    teacher: Any = document.get("teacher")
+    places: list[tuple[Any, str, Path]] = [(document.get("data"), "path", folder), (teacher, "path", folder)]
+    places += [(document.get("data"), key, beside) for key in ("items", "users")]
+    if isinstance(teacher, dict):
+        places.append((teacher.get("settings"), "weights", folder))
+    for values, key, base in places:
+        if isinstance(values, dict) and isinstance(values.get(key), str) and not _of_python(values, key):
+            values[key] = str((base / Path(values[key]).expanduser()).resolve())
+
+
+def _of_python(values: Mapping[str, Any], key: str) -> bool:
+    """Whether this names something in a Python module, which is imported and lies in no folder."""
+    return values.get("model") == "torch" and _IN_A_MODULE.fullmatch(values[key]) is not None
 
 
 def _replace_data(document: dict[str, Any], data: str | Path) -> None:

@@ -101,7 +101,8 @@ def test_terminal_shows_numbers_whole(make_report, width: int) -> None:
     text = stream.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= width
     assert f"{words.mean_of(report['models'][1], 'ndcg@10'):.4f}" in text
-    assert ("coverage@10" in text) == (width > 80)
+    assert ("A wider terminal shows recall@10, coverage@10 too." in text) == (width == 80)
+    assert ("│ coverage@10 │" in text.replace("┃", "│")) == (width > 80)
 
 
 def test_page_is_whole_and_closed(make_report) -> None:

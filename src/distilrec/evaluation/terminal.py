@@ -15,6 +15,7 @@ from distilrec.evaluation.verdict import is_lower_better
 
 __all__ = ["print_report", "table_metrics"]
 
+_FACTS = ("params", "size", "p50", "gap\nclosed")
 _STYLES = {"teacher": "cyan", "student": "bold green", "control": "yellow"}
 _OF_ROWS = ("auc", "gauc", "rmse", "micro_f1", "log_loss", "calibration_error", "mae", "macro_f1", "hit@1")
 _VERDICT_STYLES = {"Distill": "bold green", "Do not distill": "bold red"}
@@ -25,7 +26,10 @@ def print_report(
 ) -> None:
     """Print the table, the verdict and `files` ({"report": path, ...})."""
     console = console or Console()
-    console.print(_fitting_table(report, console))
+    table, left_out = _fitting_table(report, console)
+    console.print(table)
+    if left_out:
+        console.print(f"[dim]A wider terminal shows {escape(', '.join(left_out))} too.[/]")
     title, sentences = words.headline(report), words.verdict_sentences(report)
     console.print(f"[{_VERDICT_STYLES.get(title, 'bold yellow')}]{title}.[/] {escape(sentences[0])}")
     for sentence in sentences[1:]:
@@ -50,18 +54,19 @@ def table_metrics(report: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([metric, *(name for name in companions if name in measured)]))
 
 
-def _fitting_table(report: Mapping[str, Any], console: Console) -> Table:
-    """With as many metrics as the terminal has room for: a number is shown whole or not at all."""
-    metrics = table_metrics(report)
-    table = _table(report, metrics)
+def _fitting_table(report: Mapping[str, Any], console: Console) -> tuple[Table, list[str]]:
+    """(as many columns as the terminal has room for, what is left out): a number is shown whole or not at all."""
+    metrics, facts = table_metrics(report), list(_FACTS)
+    left_out: list[str] = []
+    table = _table(report, metrics, facts)
     roomy = console.options.update(width=10_000)  # so that the measure is what the table wants, not what it gets
-    while len(metrics) > 1 and console.measure(table, options=roomy).minimum > console.width:
-        metrics = metrics[:-1]
-        table = _table(report, metrics)
-    return table
+    while console.measure(table, options=roomy).minimum > console.width and (len(metrics) > 1 or facts):
+        left_out.insert(0, words.human_metric(metrics.pop()) if len(metrics) > 1 else facts.pop().replace("\n", " "))
+        table = _table(report, metrics, facts)
+    return table, left_out
 
 
-def _table(report: Mapping[str, Any], metrics: list[str]) -> Table:
+def _table(report: Mapping[str, Any], metrics: list[str], facts: list[str]) -> Table:
     data, protocol = report["dataset"], report["protocol"]
     seeds = len(protocol["seeds"])
     table = Table(
@@ -70,20 +75,20 @@ def _table(report: Mapping[str, Any], metrics: list[str]) -> Table:
         title_justify="left",
         caption="↓ lower is better" if any(map(is_lower_better, metrics)) else None, caption_justify="left",
     )
-    table.add_column("model", min_width=12)
+    table.add_column("model", min_width=12, overflow="fold")
     table.add_column("role", no_wrap=True)
     for metric in metrics:
         title = words.column_title(metric).replace(" ↓", "\u00a0↓")
         table.add_column(title.replace(" ", "\n") if words.is_rows(report) else title, justify="right", no_wrap=True)
-    for name in ("params", "size", "p50", "gap\nclosed"):
+    for name in facts:
         table.add_column(name, justify="right", no_wrap=True)
     for model in report["models"]:
         values = [words.mean_of(model, metric) for metric in metrics]
         latency, gap = model["latency_ms"], model["gap_closed"]
+        told = (words.human_count(model["parameters"]), words.human_bytes(model["bytes"]),
+                words.human_ms(latency["p50"] if latency else None), "–" if gap is None else f"{gap:.0%}")
         table.add_row(
             escape(model["name"]), model["role"], *("–" if value is None else f"{value:.4f}" for value in values),
-            words.human_count(model["parameters"]), words.human_bytes(model["bytes"]),
-            words.human_ms(latency["p50"] if latency else None), "–" if gap is None else f"{gap:.0%}",
-            style=_STYLES.get(model["role"], ""),
+            *told[: len(facts)], style=_STYLES.get(model["role"], ""),
         )
     return table
