@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from distilrec.api_rows import (
     extract_from_rows,
     teach_on_rows,
 )
-from distilrec.api_shared import divide, trained_facts
+from distilrec.api_shared import at_least, divide, trained_facts
 from distilrec.errors import DataError, KnowledgeError, RecipeError, nearest, problem
 from distilrec.evaluation.contest import Contestant, Report, contest
 from distilrec.knowledge.extract import extract as extract_knowledge
@@ -28,8 +27,6 @@ from distilrec.models.predictor import TrainedRows
 from distilrec.models.trained import Trained
 from distilrec.recipe_rank import CONTENT_KEPT, file_teacher_faults
 from distilrec.teachers import TEACHERS, teacher_function
-from distilrec.training.batches import training_examples
-from distilrec.training.settings import TrainSettings
 from distilrec.training.train import train
 from distilrec.types import Ranker, Split
 from distilrec.types_rows import Predictor, RowSplit
@@ -81,7 +78,7 @@ def item_content(split: Split, encoder: str, *, cache: str | Path | None = None)
 def teach(
     name: str, /, split: Split | RowSplit, *, encoder: str | None = None, content: np.ndarray | None = None,
     path: str | Path | None = None, seed: int = 0, folder: str | Path | None = None, metric: str | None = None,
-    seen: str = "drop", **settings: Any,
+    seen: str = "drop", chosen: Mapping[str, Any] | None = None, **settings: Any,
 ) -> Any:
     """Train a teacher, or adopt one that was made elsewhere: a Ranker, or a Predictor of rows.
 
@@ -91,6 +88,8 @@ def teach(
         encoder: read the items' texts with this language model ("all-MiniLM-L6-v2" works offline).
         content: item vectors [I, C] of your own instead.
         path: of `name="file"`, the Parquet file of scores or vectors.
+        chosen: of a teacher of the same settings that was validated on a part of this train part, its `training`: the
+            new one is trained as many epochs as were best there, without validation (see data.split.whole_train).
         settings: of the model (dim, layers, ...) or of training (epochs, learning_rate, ...), in any order.
     Raises:
         RecipeError: an unknown name or setting; DataError: texts are needed and missing.
@@ -117,9 +116,9 @@ def teach(
     target = None if folder is None else Path(folder)
     if name == "text_sasrec":
         return teacher_function(name)(split, model, training, content=content, folder=target,
-                                      metric=metric or RANK_METRIC, seen=seen)
+                                      metric=metric or RANK_METRIC, seen=seen, chosen=chosen)
     return train(architecture, split, model, training, name=name, content=content, folder=target,
-                 metric=metric or RANK_METRIC, seen=seen)
+                 metric=metric or RANK_METRIC, seen=seen, chosen=chosen)
 
 
 def extract(
@@ -147,8 +146,9 @@ def distill(
     name: str, split: Split | RowSplit, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
     start: str | None = None, content: np.ndarray | None = None, control: bool = True,
     control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
-    scratch: bool = False, student_settings: Mapping[str, Any] | None = None,
-    seed: int = 0, folder: str | Path | None = None, metric: str | None = None, seen: str = "drop", **settings: Any,
+    scratch: bool = False, student_settings: Mapping[str, Any] | None = None, layers_from: Any = None,
+    chosen: Mapping[str, Mapping[str, Any]] | None = None, seed: int = 0, folder: str | Path | None = None,
+    metric: str | None = None, seen: str = "drop", **settings: Any,
 ) -> Student:
     """Train a student on knowledge and labels, and its control on labels alone.
 
@@ -165,6 +165,8 @@ def distill(
             model (width, layers, ...) holds for the control too; dropout and training settings do not.
         control_losses: the plain losses of the control; {"cross_entropy": 1.0} by default.
         scratch: also train the control without any item content, for comparison with publications.
+        layers_from: a trained teacher of equal inner width whose layers the student starts with.
+        chosen: role -> `training` of models that were validated on a part of this train part; see `teach`.
         settings: of the model or of training, as in `teach`; on rows also `features`, `auxiliary` and the other
             arguments of api_rows.distill_on_rows.
     Raises:
@@ -190,24 +192,24 @@ def distill(
         kind = "item vectors of the teacher" if start == "teacher" else "item content"
         raise KnowledgeError(problem(f"start {start!r} needs {kind}, which the store does not hold",
                                      "start: none, or a teacher with item vectors", "change student.start"))
-    kept = _kept_content(model, content, start)
+    kept, best = _kept_content(model, content, start), dict(chosen or {})
     student = train(name, split, model, training, name="student", content=kept, start=beginning,
-                    losses=losses or SOFT_LABELS, knowledge=knowledge, metric=metric, seen=seen,
-                    folder=target / "student" if target else None)
+                    layers_from=layers_from, losses=losses or SOFT_LABELS, knowledge=knowledge, metric=metric,
+                    seen=seen, folder=target / "student" if target else None, chosen=best.get("student"))
     if not control:
         return Student(student, None, split)
     steps = int(student.training["steps"])
     shape = {k: v for k, v in (student_settings or {}).items() if k in model_settings(name) and k != "dropout"}
     given = {**settings, **shape, **(control_settings or {})}
     own, own_training = divide(name, given, model_settings(name), seed=seed)
-    own_training = _at_least(own_training, steps, split, own, name)
+    own_training = at_least(own_training, steps, split, own, name)
     plain = dict(control_losses or {"cross_entropy": 1.0})
 
     def without_teacher(role: str, vectors: np.ndarray | None) -> Trained:
         keeps = own.get("content_use") in CONTENT_KEPT
         return train(name, split, own, own_training, name=role, content=vectors if keeps else None,
                      start=None if keeps else vectors, losses=plain, metric=metric, seen=seen,
-                     min_steps=steps, folder=target / role if target else None)
+                     min_steps=steps, folder=target / role if target else None, chosen=best.get(role))
 
     known = content if start != "none" or kept is not None else None
     twin = without_teacher("control", known)
@@ -227,17 +229,6 @@ def _kept_content(model: Mapping[str, Any], content: np.ndarray | None, start: s
         raise KnowledgeError(problem(f"content_use {use!r} needs item content, which the store does not hold",
                                      "item vectors [I, C]", "give content=item_content(split, encoder)"))
     return content
-
-
-def _at_least(
-    training: TrainSettings, steps: int, split: Split, model: Mapping[str, Any], architecture: str
-) -> TrainSettings:
-    """The same settings with as many more epochs as it takes to reach `steps`: no control is cut short."""
-    cls = model_class(architecture)
-    longest = model.get("max_length", inspect.signature(cls.__init__).parameters["max_length"].default)
-    examples = training_examples(split, longest, needs_history=cls.needs_history, windows=training.windows)
-    per_epoch = max(1, -(-len(examples) // training.batch_size))
-    return training.model_copy(update={"epochs": max(training.epochs, -(-steps // per_epoch))})
 
 
 def export(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from distilrec.errors import RecipeError, nearest, problem
+from distilrec.models import model_class
+from distilrec.training.batches import training_examples
 from distilrec.training.settings import TrainSettings
+from distilrec.types import Split
 
-__all__ = ["divide", "trained_facts"]
+__all__ = ["at_least", "divide", "trained_facts"]
 
 
 def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
@@ -52,3 +56,14 @@ def divide(
         lines = [problem(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}") for e in error.errors()]
         raise RecipeError("\n".join(lines)) from error
     return {n: v for n, v in settings.items() if n in own}, chosen
+
+
+def at_least(
+    training: TrainSettings, steps: int, split: Split, model: Mapping[str, Any], architecture: str
+) -> TrainSettings:
+    """The same settings with as many more epochs as it takes to reach `steps`: no control is cut short."""
+    cls = model_class(architecture)
+    longest = model.get("max_length", inspect.signature(cls.__init__).parameters["max_length"].default)
+    examples = training_examples(split, longest, needs_history=cls.needs_history, windows=training.windows)
+    per_epoch = max(1, -(-len(examples) // training.batch_size))
+    return training.model_copy(update={"epochs": max(training.epochs, -(-steps // per_epoch))})

@@ -91,6 +91,7 @@ class TeacherSection(ModelSection):
 
 class StudentSection(ModelSection):
     start: Literal["teacher", "text", "importance", "none"] = "teacher"
+    layers: Literal["none", "teacher"] = "none"  # rank: "teacher" copies its layers as the student's first ones
     losses: dict[str, Share] = {"cross_entropy": 0.2, "kl": 0.8}
     features: list[str] | None = None  # predict, tag: those it reads; by default all that a request can bring
     auxiliary: bool = False  # predict, tag: the teacher speaks to a head of its own, which is thrown away
@@ -148,6 +149,7 @@ class Recipe(Section):
     control: Control = Control()
     tune: Tune = Tune()
     evaluate: Evaluate = Evaluate()
+    refit: bool = True  # rank: where validation was carved from train, train once more on all of train
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     device: str = "cpu"
     threads: Positive = 1

@@ -12,13 +12,15 @@ from distilrec import api
 from distilrec.api_shared import trained_facts
 from distilrec.bundle.runtime import load
 from distilrec.data import prepare, simulate_shop
+from distilrec.data.split import REFIT
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.files import read_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
 from distilrec.recipe import Recipe
 from distilrec.runfolder import cache_folder
-from distilrec.stages_shared import ROLES, member_seed, same_weights, training_of
+from distilrec.stages_shared import CHOOSING, ROLES, member_seed, same_weights, training_of
 from distilrec.teachers.ensemble import Ensemble
 from distilrec.types import Ranker, Split
 
@@ -44,12 +46,12 @@ def teacher_of(recipe: Recipe, out: Path, split: Split, seed: int) -> Ranker:
     if section.model == "file":
         return api.teach("file", split, path=section.path, **section.settings)
     content = content_of(recipe, split)
+    folders = [folder / f"member-{i}" if section.copies > 1 else folder for i in range(section.copies)]
     members = [
-        api.teach(section.model, split, content=content,
-                  folder=folder / f"member-{i}" if section.copies > 1 else folder,
-                  metric=recipe.evaluate.metric, seen=recipe.evaluate.seen,
+        api.teach(section.model, split, content=content, folder=own, metric=recipe.evaluate.metric,
+                  seen=recipe.evaluate.seen, chosen=_chosen(out, split, own),
                   **{**section.settings, **training_of(section.train, recipe, member_seed(seed, i))})
-        for i in range(section.copies)
+        for i, own in enumerate(folders)
     ]
     return members[0] if section.copies == 1 else Ensemble(members, name="teacher")
 
@@ -70,12 +72,23 @@ def distill(
     section = recipe.student
     store = KnowledgeStore(out / "knowledge" / f"seed-{seed}", split)
     control = {**recipe.control.settings, **recipe.control.train, **of_control}
+    chosen = {role: _chosen(out, split, folder / role) for role in ROLES} if folder is not None else {}
     return api.distill(
         section.model, split, store, losses=section.losses, start=section.start, content=content_of(recipe, split),
         control_settings=control, control_losses=recipe.control.losses, folder=folder, scratch=recipe.control.scratch,
         metric=recipe.evaluate.metric, seen=recipe.evaluate.seen, student_settings=own,
+        layers_from=teacher_of(recipe, out, split, seed) if section.layers == "teacher" else None,
+        chosen={role: record for role, record in chosen.items() if record is not None},
         **{**section.settings, **training_of(section.train, recipe, seed)},
     )
+
+
+def _chosen(out: Path, split: Split, folder: Path) -> dict[str, Any] | None:
+    """What the same model recorded when it was validated on a carved part; None if this one is validated itself."""
+    if split.method != REFIT:
+        return None
+    path = out / CHOOSING / folder.relative_to(out) / "model.json"
+    return read_json(path)["training"] if path.exists() else None
 
 
 def content_of(recipe: Recipe, split: Split) -> np.ndarray | None:

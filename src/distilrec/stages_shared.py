@@ -12,8 +12,9 @@ from distilrec.recipe import Recipe
 from distilrec.recipe_checks import MEMBER_STEP
 from distilrec.training.settings import TrainSettings
 
-__all__ = ["ROLES", "member_seed", "same_weights", "training_of"]
+__all__ = ["CHOOSING", "ROLES", "member_seed", "same_weights", "training_of"]
 
+CHOOSING = "choosing"  # in a run folder: the run on the carved validation part, of which only the choices are kept
 ROLES = ("student", "control", "control-scratch")  # what a seed's folder of students holds
 
 

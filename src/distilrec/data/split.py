@@ -13,7 +13,7 @@ from distilrec.data.leaks import check_leaks
 from distilrec.errors import DataError, nearest, problem
 from distilrec.types import PARTS, Dataset, Split
 
-__all__ = ["CARVED", "METHODS", "needs_order", "split", "split_settings"]
+__all__ = ["CARVED", "METHODS", "REFIT", "needs_order", "split", "split_settings", "whole_train"]
 
 # method -> its parameters and their defaults (None: not given)
 METHODS: dict[str, dict[str, Any]] = {
@@ -24,6 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "given": {"carve": 0.1},
 }
 CARVED = "given, valid carved from train"  # Split.method of a given split that came without validation rows
+REFIT = "given, valid carved from train to choose by, then trained on all of train"
 _DROP = np.int8(-1)
 
 
@@ -89,6 +90,20 @@ def split(
     if check:
         check_leaks(result)
     return result
+
+
+def whole_train(split: Split) -> Split:
+    """The split with its validation part given back to train, in the order of time; the test part stays.
+
+    For what is trained once more when a validation part that was carved from train has served to choose by.
+    """
+    owner = np.repeat(np.arange(split.n_users), split.bounds[:, 3] - split.bounds[:, 0])
+    is_test = np.arange(len(split.items)) >= split.bounds[owner, 2]
+    order = np.lexsort((np.where(is_test, 0, split.timestamps), is_test, owner))  # stable; test is in order already
+    bounds = split.bounds.copy()
+    bounds[:, 1] = bounds[:, 2]
+    return Split(split.dataset, REFIT if split.method == CARVED else f"{split.method}, then trained on train and valid",
+                 split.items[order], split.timestamps[order], split.weights[order], bounds, split.counts)
 
 
 def _assemble(dataset: Dataset, parts: np.ndarray, method: str, counts: dict[str, int]) -> Split:

@@ -22,6 +22,7 @@ DEFAULTS = {"dim": 128, "layers": 1, "heads": 2, "dropout": 0.5, "max_length": 5
 def text_sasrec(
     split: Split, settings: Mapping[str, Any], training: TrainSettings, *, content: np.ndarray | None,
     folder: Path | None = None, name: str = "teacher", metric: str = "ndcg@10", seen: str = "drop",
+    chosen: Mapping[str, Any] | None = None,
 ) -> Trained:
     """A SASRec whose item table starts from the principal components of a language model's vectors of the item texts
     and is then free (`content_use: start`), or which keeps them beside ids (`add`).
@@ -37,4 +38,4 @@ def text_sasrec(
                                 "an item table with a title or text column",
                                 "name it under data.items, or choose `model: sasrec`"))
     return train("sasrec", split, {**DEFAULTS, **settings}, training, name=name, content=content, metric=metric,
-                 seen=seen, folder=folder)
+                 seen=seen, folder=folder, chosen=chosen)

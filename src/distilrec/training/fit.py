@@ -68,13 +68,14 @@ def fit(
     model: nn.Module, split: Split, settings: TrainSettings, *, losses: Mapping[str, float] | None = None,
     knowledge: Knowledge | None = None, metric: str = "ndcg@10", seen: str = "drop", folder: Path | None = None,
     min_steps: int = 0, open_end: bool | None = None, what: str = "training", origin: str = "",
+    stop_at: int | None = None,
 ) -> Fit:
     """Train `model` in place on the train part and keep the weights of the best validation metric.
 
     Args:
         losses: name -> weight, e.g. {"cross_entropy": 0.2, "kl": 0.8}; hard cross-entropy alone by default.
         knowledge: what the soft terms read, keyed by event.
-        folder, min_steps, origin: see training.loop.run.
+        folder, min_steps, origin, stop_at: see training.loop.run.
         open_end: also train the soft terms on the decision after the last train event; by default whenever there
             is knowledge.
     Raises:
@@ -89,7 +90,7 @@ def fit(
         raise TrainingError(problem("no user has enough train events", "two events for a sequence model",
                                     "look at the counts that `distilrec prepare` printed"))
     return run(model.to(settings.device), work, settings, metric=metric, folder=folder, min_steps=min_steps, what=what,
-               origin=origin)
+               origin=origin, stop_at=stop_at)
 
 
 def _check_terms(losses: Mapping[str, float], knowledge: Knowledge | None, metric: str) -> None:

@@ -61,7 +61,7 @@ class Work(Protocol):
 
 def run(
     model: nn.Module, work: Work, settings: TrainSettings, *, metric: str, folder: Path | None = None,
-    min_steps: int = 0, what: str = "training", origin: str = "",
+    min_steps: int = 0, what: str = "training", origin: str = "", stop_at: int | None = None,
 ) -> Fit:
     """Train `model` in place and keep the weights of the best validation metric.
 
@@ -71,6 +71,8 @@ def run(
         min_steps: do not stop early before so many steps (a control gets at least as many as its student).
         origin: what the caller knows of this run beyond the arguments (architecture, first weights), so that a
             checkpoint of another one is refused.
+        stop_at: train just so many epochs of the schedule and keep the last weights, without asking the validation part
+            (it has chosen this number before, and is trained on now).
     Raises:
         TrainingError: NaN, a checkpoint of another run, a device that is not there.
     """
@@ -81,20 +83,25 @@ def run(
     state = Fit(metric, best=-sign * math.inf)
     best = _weights(model)
     identity = {
-        **work.identity, "settings": settings.model_dump(mode="json"), "origin": origin, "metric": metric,
-        "min_steps": min_steps, "shapes": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
+        **work.identity, "settings": settings.model_dump(mode="json", exclude={"device"}), "origin": origin,
+        "metric": metric, "min_steps": min_steps, "stop_at": stop_at,
+        "shapes": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
     }
     if folder is not None:
         resumed = load_checkpoint(folder, model, optimizer, scheduler, identity)
         if resumed is not None:
             best = resumed.best_weights
             state = Fit(**resumed.state)
-    with track(settings.epochs - state.epochs, what) as progress:
-        while state.epochs < settings.epochs and not _finished(state, settings, min_steps):
+    last = settings.epochs if stop_at is None else stop_at
+    with track(last - state.epochs, what) as progress:
+        while state.epochs < last and (stop_at is not None or not _finished(state, settings, min_steps)):
             begun, cpu = time.perf_counter(), time.process_time()
             loss = epoch(model, work, settings, optimizer, scheduler, state)
             state.epochs += 1
-            if state.epochs % settings.evaluate_every == 0 or state.epochs == settings.epochs:
+            if stop_at is not None:
+                if state.epochs == stop_at:
+                    best = _weights(model)
+            elif state.epochs % settings.evaluate_every == 0 or state.epochs == settings.epochs:
                 value = work.validate(model)
                 if sign * value > sign * state.best:
                     state.best, state.best_epoch = value, state.epochs
@@ -105,7 +112,8 @@ def run(
             state.cpu_seconds += time.process_time() - cpu
             if folder is not None:
                 save_checkpoint(folder, model, optimizer, scheduler, best, state.__dict__, identity)
-            progress.advance(1, loss=f"{loss:.4f}", **{metric: f"{state.best:.4f}"})
+            told = {} if stop_at is not None else {metric: f"{state.best:.4f}"}
+            progress.advance(1, loss=f"{loss:.4f}", **told)
     model.load_state_dict(best)
     model.eval()
     return state

@@ -23,7 +23,7 @@ def train(
     architecture: str, split: Split, model: Mapping[str, Any], settings: TrainSettings, *, name: str = "",
     content: np.ndarray | None = None, start: np.ndarray | None = None, layers_from: Trained | None = None,
     losses: Mapping[str, float] | None = None, knowledge: Knowledge | None = None, metric: str = "ndcg@10",
-    seen: str = "drop", folder: Path | None = None, min_steps: int = 0,
+    seen: str = "drop", folder: Path | None = None, min_steps: int = 0, chosen: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train one model and return it with its best weights.
 
@@ -34,9 +34,14 @@ def train(
         layers_from: a trained model of equal inner width whose blocks start this one's.
         folder: where to save it. A finished model of the same data, settings and knowledge found there is loaded,
             an unfinished one goes on from its checkpoint.
+        chosen: what training recorded (`Trained.training`) of the same model on a part of this train part: train as
+            many epochs of the same schedule as validated best there, and look at no validation part.
     """
+    if chosen is not None:  # the schedule of then, whose length a control may have raised
+        settings = settings.model_copy(update={"epochs": int(chosen["settings"]["epochs"])})
     identity = digest_json([
-        architecture, dict(model), settings.model_dump(mode="json"), dict(losses or {}), metric, seen, min_steps,
+        architecture, dict(model), settings.model_dump(mode="json", exclude={"device"}), dict(losses or {}),
+        metric, seen, min_steps, None if chosen is None else [chosen["identity"], chosen["best_epoch"]],
         split.digest, getattr(knowledge, "digest", None),
         [None if array is None else digest_arrays(np.ascontiguousarray(array)) for array in (content, start)],
         None if layers_from is None else layers_from.training.get("identity"),
@@ -51,15 +56,20 @@ def train(
     if layers_from is not None:
         copy_layers(layers_from.model, net)
     done = fit(net, split, settings, losses=losses, knowledge=knowledge, metric=metric, seen=seen, folder=folder,
-               min_steps=min_steps, what=f"training {name or architecture}", origin=identity)
+               min_steps=min_steps, what=f"training {name or architecture}", origin=identity,
+               stop_at=None if chosen is None else int(chosen["best_epoch"]))
     finish(net, split)
-    trained = Trained(
-        name or architecture, net, architecture, constructor, split.digest,
-        {"identity": identity, "seconds": done.seconds, "cpu_seconds": done.cpu_seconds, "steps": done.steps,
-         "epochs": done.epochs, "best_epoch": done.best_epoch, "valid": {metric: done.best}, "curve": done.curve,
-         "losses": dict(losses or {"cross_entropy": 1.0}), "settings": settings.model_dump(mode="json")},
-        settings.device, content,
-    )
+    record = {
+        "identity": identity, "seconds": done.seconds, "cpu_seconds": done.cpu_seconds, "steps": done.steps,
+        "epochs": done.epochs, "best_epoch": done.best_epoch, "valid": {metric: done.best}, "curve": done.curve,
+        "losses": dict(losses or {"cross_entropy": 1.0}), "settings": settings.model_dump(mode="json"),
+    }
+    if chosen is not None:
+        record |= {key: chosen[key] for key in ("valid", "curve", "best_epoch")}
+        record |= {key: chosen[key] + record[key] for key in ("seconds", "cpu_seconds")}
+        record["refit"] = True
+    trained = Trained(name or architecture, net, architecture, constructor, split.digest, record, settings.device,
+                      content)
     if folder is not None:
         trained.save(folder)
     return trained
