@@ -78,6 +78,13 @@ def test_what_is_dropped_is_counted(tmp_path):
     assert split.raw.column("price").null_count == 0
 
 
+def test_classes_of_tags_are_those_of_train():
+    frame = log(100).with_columns(tags=pl.Series([["a"], ["b"]] * 40 + [["late", "a"]] * 20))
+    split = prepare_rows(frame, features={"item": "category"}, labels={"t": "tags"}, split="time")
+    assert split.heads[0].classes == ("a", "b") and split.labels["t"].shape == (100, 2)
+    assert split.counts["tags of t outside its classes, in valid and test"] == 20
+
+
 def test_same_seed_same_digest():
     arguments = {"features": FEATURES, "labels": {"y": "label"}}
     first = prepare_rows(log(), **arguments, seed=1)

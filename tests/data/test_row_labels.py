@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from distilrec.data.row_labels import label_faults, make_labels, numeric_labels
+from distilrec.data.row_labels import label_faults, make_labels, numeric_labels, usable_rows
 from distilrec.data.row_table import read_rows
 from distilrec.errors import DataError
 from distilrec.types_rows import Head
@@ -14,8 +14,10 @@ from distilrec.types_rows import Head
 NAN = float("nan")
 
 
-def make(columns, labels):
-    return make_labels(read_rows(pl.DataFrame(columns)), labels)
+def make(columns, labels, train=None):
+    table = usable_rows(read_rows(pl.DataFrame(columns)), labels)
+    inside = np.ones(table.frame.height, dtype=bool) if train is None else np.array(train)
+    return table, *make_labels(table.frame, labels, inside, table.counts)
 
 
 @pytest.mark.parametrize(("column", "given", "expected"), [
@@ -95,6 +97,21 @@ def test_tags():
         make({"t": pl.Series([[], None], dtype=pl.List(pl.String))}, {"t": {"kind": "tags"}})
     with pytest.raises(DataError, match="of type Int64"):
         make({"t": [1, 2]}, {"t": {"kind": "tags"}})
+
+
+def test_classes_are_those_of_train_rows():
+    column = [["b"], ["a", "b"], ["z", "a"], ["z"], ["z"]]
+    train = [True, True, False, False, False]
+    table, (head,), made = make({"t": column}, {"t": "t"}, train)
+    assert head.classes == ("a", "b")
+    np.testing.assert_array_equal(made["t"], [[0, 1], [1, 1], [1, 0], [0, 0], [0, 0]])
+    assert table.counts == {"tags of t outside its classes, in valid and test": 3}
+    table, (head,), _ = make({"t": column}, {"t": {"column": "t", "classes": 1}}, train)
+    assert head.classes == ("b",), "the most frequent of train, not of all"
+    assert table.counts == {"tags of t outside its classes": 1, "tags of t outside its classes, in valid and test": 4}
+    assert make({"t": column}, {"t": {"classes": ["z"]}}, train)[1][0].classes == ("z",), "given ones stay"
+    with pytest.raises(DataError, match="holds no tag in train rows"):
+        make({"t": [[], ["a"]]}, {"t": "t"}, [True, False])
 
 
 @pytest.mark.parametrize(("labels", "places"), [

@@ -13,7 +13,7 @@ import polars as pl
 from distilrec.data.feature_spec import Fault, feature_settings, feature_sources, spec_faults
 from distilrec.data.features import column_faults, encode_frame, fit_features, spec_problem
 from distilrec.data.read import LINE
-from distilrec.data.row_labels import label_columns, label_faults, make_labels, numeric_labels
+from distilrec.data.row_labels import label_columns, label_faults, make_labels, numeric_labels, usable_rows
 from distilrec.data.row_split import check_classes, divide_rows, row_split_settings, split_columns, split_faults
 from distilrec.data.row_table import RowTable, blame, join, read_rows, settle
 from distilrec.errors import nearest
@@ -64,11 +64,12 @@ def prepare_rows(
     if faults:
         raise spec_problem(faults)
     table = _check_rows(table, group, weight)
-    table, heads, targets = make_labels(table, labels)
+    table = usable_rows(table, labels)
     parts, method, moved = divide_rows(table.frame, settings, seed)
     kept = parts >= 0
     frame = table.frame.filter(pl.Series(kept))
-    parts, targets = parts[kept], {head: array[kept] for head, array in targets.items()}
+    parts = parts[kept]
+    heads, targets = make_labels(frame, labels, parts == 0, table.counts)
     check_classes(parts, heads, targets)
     fitted = fit_features(features, frame, np.flatnonzero(parts == 0))
     table.counts["dropped: bad rows, in quarantine"] = table.bad.height

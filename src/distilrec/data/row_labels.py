@@ -15,13 +15,13 @@ from distilrec.data.row_table import RowTable, blame
 from distilrec.errors import DataError, nearest, problem
 from distilrec.types_rows import Head
 
-__all__ = ["head_settings", "label_columns", "label_faults", "make_heads", "make_labels", "numeric_labels"]
+__all__ = ["head_settings", "label_columns", "label_faults", "make_labels", "numeric_labels", "usable_rows"]
 
 HEAD_KINDS = ("binary", "number", "tags")
 _KEYS = ("column", "kind", "positive", "after", "classes", "delimiter")
 _RULE = re.compile(r"^\s*(>=|<=|==|!=|>|<)\s*(.+?)\s*$")
 MAX_CLASSES = 100
-_POSITION = "_position"  # of a row before some are set aside
+_OBSERVED = "_observed"  # whether a row has a label, while some are set aside
 
 
 def head_settings(name: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -101,75 +101,92 @@ def _head_faults(name: str, settings: dict[str, Any], labels: Mapping[str, Any])
         yield (name, "after"), f"{name!r} comes after itself", "heads in an order in which they can happen"
 
 
-def make_labels(
-    table: RowTable, labels: Mapping[str, Any]
-) -> tuple[RowTable, tuple[Head, ...], dict[str, np.ndarray]]:
-    """(the table without rows that cannot be used, heads, labels float32 [N, C] per head, NaN = not observed).
+def usable_rows(table: RowTable, labels: Mapping[str, Any]) -> RowTable:
+    """The table without rows that cannot be used: those without any label are dropped and counted, and those that say
+    that something happened without what it comes after go to quarantine.
 
-    A binary label is 0 or 1, or what its rule makes of the column. That of a head `after` another is 0 where the
-    other is. Tags are lists (or text with a delimiter); without given classes they are the most frequent of the
-    table, at most 100, sorted. Rows without any label are dropped and counted.
-    Raises DataError for a binary label that is neither, and where more than one row in twenty says that something
-    happened without what it comes after; fewer go to quarantine.
+    Raises DataError for a binary label that is neither 0 nor 1, and where more than one row in twenty says that
+    something happened without what it comes after.
     """
-    heads = make_heads(table.frame, labels)
-    made: dict[str, np.ndarray] = {}
-    faults, outside = [], []
-    for head in heads:
-        settings = head_settings(head.name, labels[head.name])
+    kinds, outside = _kinds(table.frame, labels), []
+    made, observed, faults = {}, np.zeros(table.frame.height, dtype=bool), []
+    for name, kind in kinds.items():
+        settings = head_settings(name, labels[name])
         column = table.frame[settings["column"]]
-        if head.kind == "tags":
-            made[head.name] = _tags(head, column, settings, table.counts)
-        elif head.kind == "number":
-            made[head.name] = column.cast(pl.Float32).fill_null(float("nan")).to_numpy()[:, None]
-        else:
-            values, wrong = _binary(column, settings.get("positive"))
-            if wrong.any():
-                outside.append(f"{int(wrong.sum())} of {len(column)} labels of {head.name!r} (column {column.name!r}), "
-                               f"such as {', '.join(map(repr, column.filter(wrong).head(3).to_list()))}")
-            made[head.name] = values[:, None]
+        if kind == "tags":
+            observed |= _lists(column, settings).is_not_null().to_numpy()
+            continue
+        values, wrong = _number(column) if kind == "number" else _binary(column, settings.get("positive"))
+        if wrong.any():
+            outside.append(f"{int(wrong.sum())} of {len(column)} labels of {name!r} (column {column.name!r}), "
+                           f"such as {', '.join(map(repr, column.filter(wrong).head(3).to_list()))}")
+        made[name] = values
     if outside:
         raise DataError(problem(f"outside {{0, 1}}: {'; '.join(outside)}", "0 or 1 in every binary label",
                                 "say what counts as positive, e.g. positive: '>= 4', or choose the kind number"))
-    for head in _in_order(heads):
-        if head.after is not None:
-            own, other = made[head.name], made[head.after]
-            own[np.isnan(own) & (other == 0)] = 0
-            wrong = pl.Series((own[:, 0] == 1) & (other[:, 0] == 0))
-            column_name = label_columns(labels)[head.name]
-            faults.append((column_name, f"says that {head.name} happened without {head.after}", wrong))
-    observed = np.zeros(table.frame.height, dtype=bool)
-    for array in made.values():
-        observed[~np.isnan(array).all(axis=1)] = True
-    table = blame(replace(table, frame=table.frame.with_row_index(_POSITION)), faults)
-    places = table.frame[_POSITION].to_numpy()
-    kept = observed[places]
-    if not kept.all():
-        table.counts["dropped: rows without a label"] = int((~kept).sum())
-    frame = table.frame.filter(pl.Series(kept)).drop(_POSITION)
-    if frame.height == 0:
+    for name, after in _chain(labels, made):
+        wrong = pl.Series((made[name] == 1) & (made[after] == 0))
+        faults.append((label_columns(labels)[name], f"says that {name} happened without {after}", wrong))
+    for values in made.values():
+        observed |= ~np.isnan(values)
+    table = blame(replace(table, frame=table.frame.with_columns(pl.Series(_OBSERVED, observed))), faults)
+    kept = table.frame.filter(_OBSERVED).drop(_OBSERVED)
+    if kept.height < table.frame.height:
+        table.counts["dropped: rows without a label"] = table.frame.height - kept.height
+    if kept.height == 0:
         raise DataError(problem(f"no row of {table.file} has a label ({', '.join(label_columns(labels).values())})",
                                 "labels that are not empty", "name other columns"))
-    made = {name: np.ascontiguousarray(array[places[kept]]) for name, array in made.items()}
-    return replace(table, frame=frame), heads, made
+    return replace(table, frame=kept)
 
 
-def make_heads(frame: pl.DataFrame, labels: Mapping[str, Any]) -> tuple[Head, ...]:
-    """The heads of a specification without faults; the classes of tags are looked up in the frame where not given."""
-    heads = []
+def make_labels(
+    frame: pl.DataFrame, labels: Mapping[str, Any], train: np.ndarray, counts: dict[str, int]
+) -> tuple[tuple[Head, ...], dict[str, np.ndarray]]:
+    """(heads, labels float32 [N, C] per head, NaN = not observed) of a frame of usable rows.
+
+    A binary label is 0 or 1, or what its rule makes of the column. That of a head `after` another is 0 where the
+    other is. Tags are lists (or text with a delimiter); without given classes they are the most frequent of the rows
+    `train` bool [N], at most 100, sorted: what only held-out rows hold is not known when a model is trained. Tags
+    outside the classes are counted in `counts`, those of train and of held-out rows apart.
+    Raises DataError where classes are to be looked up and train holds no tag.
+    """
+    heads = _make_heads(frame, labels, train)
+    made: dict[str, np.ndarray] = {}
+    for head in heads:
+        settings = head_settings(head.name, labels[head.name])
+        column = frame[settings["column"]]
+        if head.kind == "tags":
+            made[head.name] = _tags(head, column, settings, train, counts)
+        else:
+            values, _ = _number(column) if head.kind == "number" else _binary(column, settings.get("positive"))
+            made[head.name] = values[:, None]
+    _chain(labels, made)
+    return heads, made
+
+
+def _kinds(frame: pl.DataFrame, labels: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of every head of a specification without faults; a column of lists can be nothing but tags."""
+    kinds = {}
     for name, given in labels.items():
         settings = head_settings(name, given)
-        column = frame[settings["column"]]
-        kind, classes = settings["kind"], settings.get("classes")
-        if "kind" not in (given if isinstance(given, Mapping) else ()) and isinstance(column.dtype, pl.List):
-            kind = "tags"  # a list can be nothing else
+        said = isinstance(given, Mapping) and "kind" in given
+        listed = isinstance(frame[settings["column"]].dtype, pl.List)
+        kinds[name] = "tags" if listed and not said else settings["kind"]
+    return kinds
+
+
+def _make_heads(frame: pl.DataFrame, labels: Mapping[str, Any], train: np.ndarray) -> tuple[Head, ...]:
+    heads = []
+    for name, kind in _kinds(frame, labels).items():
+        settings = head_settings(name, labels[name])
+        classes = settings.get("classes")
         if kind == "tags":
-            heads.append(Head(name, "tags", tuple(classes) if isinstance(classes, list | tuple)
-                              else _frequent(name, _lists(column, settings), classes or MAX_CLASSES)))
-        elif kind == "number":
-            heads.append(Head(name, "number"))
+            if not isinstance(classes, list | tuple):
+                lists = _lists(frame[settings["column"]].filter(pl.Series(train)), settings)
+                classes = _frequent(name, lists, classes or MAX_CLASSES)
+            heads.append(Head(name, "tags", tuple(classes)))
         else:
-            heads.append(Head(name, after=settings.get("after")))
+            heads.append(Head(name, "number") if kind == "number" else Head(name, after=settings.get("after")))
     return tuple(heads)
 
 
@@ -182,6 +199,12 @@ def _rule(positive: Any) -> tuple[str, float | str] | None:
         return sign, float(text)
     except ValueError:
         return (sign, text.strip("'\"")) if sign in ("==", "!=") else None
+
+
+def _number(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """(float32 [N], bool [N], all False: that a cell is no number has been told before)."""
+    values = column.cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
+    return values, pl.repeat(False, len(column), eager=True)
 
 
 def _binary(column: pl.Series, positive: str | None) -> tuple[np.ndarray, pl.Series]:
@@ -218,12 +241,14 @@ def _lists(column: pl.Series, settings: Mapping[str, Any]) -> pl.Series:
 def _frequent(head: str, lists: pl.Series, count: int) -> tuple[str, ...]:
     counted = lists.filter(lists.list.len() > 0).explode().drop_nulls().alias("tag").value_counts().rows()
     if not counted:
-        raise DataError(problem(f"head {head!r}: column {lists.name!r} holds no tag", "lists with tags",
+        raise DataError(problem(f"head {head!r}: column {lists.name!r} holds no tag in train rows", "lists with tags",
                                 "name another column"))
     return tuple(sorted(tag for tag, _ in sorted(counted, key=lambda one: (-one[1], one[0]))[:count]))
 
 
-def _tags(head: Head, column: pl.Series, settings: Mapping[str, Any], counts: dict[str, int]) -> np.ndarray:
+def _tags(
+    head: Head, column: pl.Series, settings: Mapping[str, Any], train: np.ndarray, counts: dict[str, int]
+) -> np.ndarray:
     lists = _lists(column, settings)
     out = np.zeros((len(lists), len(head.classes)), dtype=np.float32)
     out[lists.is_null().to_numpy()] = np.nan
@@ -233,8 +258,10 @@ def _tags(head: Head, column: pl.Series, settings: Mapping[str, Any], counts: di
     places = np.array([index.get(tag, -1) for tag in flat], dtype=np.int64)
     rows = np.repeat(np.arange(len(lists)), lengths)
     out[rows[places >= 0], places[places >= 0]] = 1
-    if (places < 0).any():
-        counts[f"tags of {head.name} outside its classes"] = int((places < 0).sum())
+    for where, inside in (("", train[rows]), (", in valid and test", ~train[rows])):
+        lost = int((inside & (places < 0)).sum())
+        if lost:
+            counts[f"tags of {head.name} outside its classes{where}"] = lost
     return out
 
 
@@ -251,11 +278,18 @@ def _circle(name: str, labels: Mapping[str, Any]) -> bool:
         at = after
 
 
-def _in_order(heads: tuple[Head, ...]) -> list[Head]:
-    """Every head behind the one that it comes after."""
-    left, ordered = list(heads), []
-    while left:
-        ready = [head for head in left if head.after not in {one.name for one in left}]
-        ordered += ready
-        left = [head for head in left if head not in ready]
+def _chain(labels: Mapping[str, Any], made: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """(head, the one it comes after) of every chained head; its label becomes 0 where the other's is, in place."""
+    after: dict[str, str] = {}
+    for name in made:
+        first = head_settings(name, labels[name]).get("after")
+        if first is not None:
+            after[name] = first
+    left, ordered = list(after), []
+    while left:  # what comes first is settled first
+        ready = [name for name in left if after[name] not in left]
+        for name in ready:
+            made[name][np.isnan(made[name]) & (made[after[name]] == 0)] = 0
+        ordered += [(name, after[name]) for name in ready]
+        left = [name for name in left if name not in ready]
     return ordered
