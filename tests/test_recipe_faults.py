@@ -201,3 +201,19 @@ def test_keys_of_rows_mean_nothing_to_ranking(text: str, place: str) -> None:
 def test_keys_of_ranking_mean_nothing_to_rows(text: str, place: str, instead: str) -> None:
     rows = "name: x\ntask: predict\nfeatures: {item: category}\nlabels: {click: click}\n"
     assert f"{place}: given in a recipe of the task predict\n  expected: {instead}" in faults(f"{rows}{text}\n")
+
+
+def test_layers_of_the_teacher_must_fit_the_student() -> None:
+    text = ("name: x\nteacher: {model: sasrec, settings: {dim: 16, hidden: 8, layers: 2}}\n"
+            "student: {layers: teacher, settings: {dim: 4, hidden: 8, layers: 1}}\n")
+    assert parse_recipe(text).student.layers == "teacher"
+    message = faults(text, "student.settings.hidden=4")
+    assert "line 3: student.layers: teacher layer 1 does not fit" in message
+    assert "equal inner width and feedforward" in message
+    assert "teacher layer 1 has 2 heads, the student's has 4" in faults(text, "student.settings.heads=4")
+    assert "GRU4Rec has no layers to copy" in faults(text, "student.model=gru4rec")
+    assert "teacher layers" in faults(text, "student.settings.layers=5")
+    assert "there are 2 copies" in faults(text, "teacher.copies=2")
+    assert "of the model 'file'" in faults(text, "teacher={model: file, path: scores.parquet}")
+    trial = "tune={student: [{}, {hidden: 16}], control: [{}, {}]}"
+    assert "does not fit" in faults(text, trial), "trials shape the student too"
