@@ -27,8 +27,10 @@ class Gate(nn.Module):
                                           ", ".join(table.names)))
         self.places = [table.names.index(name) for name in context]
         self.context = None if context else nn.Parameter(torch.randn(table.dim))
-        self.layers = nn.Sequential(Dense(max(1, len(context)) * table.dim, [inner]),
-                                    nn.Linear(inner, len(table.names) * table.dim))
+        width = len(table.names) * table.dim
+        self.layers = nn.Sequential(Dense(max(1, len(context)) * table.dim, [inner]), nn.Linear(inner, width))
+        # without context a trained gate is `width` constants, and an exported graph holds nothing else of it
+        self.unread = 0 if context else sum(one.numel() for one in self.parameters()) - width
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[B, F, D] -> [B, F D]."""

@@ -179,5 +179,6 @@ def create(
 
 
 def parameters_read(model: nn.Module) -> int:
-    """Numbers in parameters and buffers."""
-    return sum(t.numel() for t in model.state_dict().values())
+    """Numbers in parameters and buffers, less what a part of the model says no answer needs (`unread`)."""
+    unread = sum(int(getattr(part, "unread", 0)) for part in model.modules())
+    return sum(t.numel() for t in model.state_dict().values()) - unread
