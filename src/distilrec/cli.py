@@ -11,6 +11,7 @@ import typer
 
 from distilrec import __version__
 from distilrec.cli_guard import Guarded, recipe_file, shipped_recipes, teacher_settings, unknown_recipe, use_threads
+from distilrec.cli_new import guessed
 from distilrec.errors import DataError, RecipeError, problem
 
 __all__ = ["app", "main"]
@@ -70,25 +71,24 @@ def demo(out: OutOption = None, threads: ThreadsOption = None, settings: SetOpti
 
 @app.command()
 def new(
-    data: Annotated[Path, typer.Argument(help="A file or folder of interactions.")],
+    data: Annotated[Path, typer.Argument(help="A file or folder of interactions, or a table of examples.")],
     out: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.yaml"),
     force: ForceOption = False,
+    task: Annotated[str | None, typer.Option(help="rank, predict or tag.  [default: by what the columns hold]")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="What to predict (predict, tag).")] = None,
 ) -> None:
     """Guess what the columns of DATA mean and write a recipe to edit."""
-    from distilrec.cli_views import recipe_text
-    from distilrec.data.guess import guess
     from distilrec.files import atomic_file
     from distilrec.recipe_yaml import parse_recipe
 
     _refuse_existing(out, force)
     if not data.exists():
         raise DataError(problem(f"there is nothing at {data}", "a file or folder of interactions", "check the path"))
-    found = guess(data)
-    text = recipe_text(found, name=data.resolve().name.split(".")[0] or "data")
+    text, notes = guessed(data, task, label or [])
     parse_recipe(text, name=str(out))
     with atomic_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    for note in found["notes"]:
+    for note in notes:
         typer.echo(note)
     typer.echo(f"recipe: {out}\nnext: look it over, then\n  distilrec run {out}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from rich.table import Table
 
 from distilrec.recipe import ModelSection, Recipe
 
-__all__ = ["first_sentence", "pairs", "print_methods", "print_next", "print_plan", "recipe_text"]
+__all__ = [
+    "first_sentence", "pairs", "print_methods", "print_next", "print_plan", "recipe_text", "row_recipe_text",
+]
 
 
 def pairs(title: str, rows: Mapping[str, Any]) -> Table:
@@ -117,9 +119,32 @@ def recipe_text(found: Mapping[str, Any], *, name: str) -> str:
     document["teacher"] = {"model": teacher, "settings": {"dim": 128}, "train": dict(training)}
     document["student"] = {"model": "sasrec", "settings": {"dim": 32}, "train": dict(training)}
     document["seeds"] = [0]
-    notes = "".join(f"#   {note}\n" for note in found["notes"])
+    return _with_notes(name, document, found["notes"])
+
+
+def row_recipe_text(found: Mapping[str, Any], *, name: str) -> str:
+    """The YAML of a recipe from what `data.guess_rows` found; the path is absolute, so the file can be moved."""
+    document: dict[str, Any] = {
+        "name": name, "task": found["task"], "data": {"path": str(Path(found["path"]).resolve())},
+        "features": found["features"], "labels": found["labels"],
+    }
+    if found["group"]:
+        document["group"] = found["group"]
+    document["split"] = found["split"]
+    document["teacher"] = {
+        "model": found["teacher"], "settings": {"dim": 16, "embedding_dropout": 0.2},
+        "train": {"epochs": 20, "batch_size": 512, "weight_decay": 0.1, "patience": 4},
+    }
+    document["student"] = {"model": found["student"], "settings": {"dim": 8, "hidden": [64]},
+                           "train": {"epochs": 20, "batch_size": 512, "patience": 4}}
+    document["seeds"] = [0]
+    return _with_notes(name, document, found["notes"])
+
+
+def _with_notes(name: str, document: Mapping[str, Any], notes: Sequence[str]) -> str:
+    told = "".join(f"#   {note}\n" for note in notes)
     body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    return f"# {name}: guessed by `distilrec new`; look it over.\n{notes}{body}"
+    return f"# {name}: guessed by `distilrec new`; look it over.\n{told}{body}"
 
 
 def _teacher(recipe: Recipe) -> str:
