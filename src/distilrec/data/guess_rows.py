@@ -130,8 +130,8 @@ def _labels(frame: pl.DataFrame, chosen: Sequence[str], file: str, notes: list[s
             notes.append(f"no row has {name!r} without {clicked!r}: it is learned on all rows, as what comes after it")
     for name, head in found.items():
         if head["kind"] == "binary":
-            bits = _as_bits(frame[name])
-            notes.append(f"{name!r} happens in {(bits == 1).sum() / (len(bits) - bits.null_count()):.1%} of {len(bits) - bits.null_count():,} rows")
+            bits = _as_bits(frame[name]).drop_nulls()
+            notes.append(f"{name!r} happens in {(bits == 1).sum() / len(bits):.1%} of {len(bits):,} rows")
         else:
             notes.append(f"{name!r} is predicted as {'a number' if head['kind'] == 'number' else 'tags'}")
     return found
