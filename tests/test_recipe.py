@@ -125,6 +125,22 @@ def test_relative_paths_count_from_the_recipe(tmp_path: Path) -> None:
     assert load_recipe(file).data.path == str((tmp_path / "log.csv").resolve())
 
 
+def test_joined_tables_lie_beside_the_data(tmp_path: Path) -> None:
+    from distilrec.runfolder import inputs
+
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "rows.csv").write_text("item_id,click\n1,0\n")
+    (tmp_path / "log" / "items.csv").write_text("item_id,genre\n1,drama\n")
+    file = tmp_path / "r.yaml"
+    file.write_text("name: a\ntask: predict\nfeatures: {item_id: category, genre: category}\nlabels: {click: click}\n"
+                    "data: {joins: [{path: items.csv, on: item_id}]}\n")
+    recipe = load_recipe(file, data=tmp_path / "log" / "rows.csv")
+    assert recipe.data.joins[0].path == str((tmp_path / "log" / "items.csv").resolve())
+    before = inputs(recipe)
+    (tmp_path / "log" / "items.csv").write_text("item_id,genre\n1,comedy\n")
+    assert inputs(recipe) != before
+
+
 @pytest.mark.parametrize(("model", "path", "kept"), [
     ("torch", "shop.nets:click_net", True), ("torch", "nets/click.pt", False), ("onnx", "shop.nets:click_net", False),
 ])

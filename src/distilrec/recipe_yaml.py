@@ -175,6 +175,8 @@ def _resolve(document: dict[str, Any], folder: Path, data: Path | None = None) -
     teacher: Any = document.get("teacher")
     places: list[tuple[Any, str, Path]] = [(document.get("data"), "path", folder), (teacher, "path", folder)]
     places += [(document.get("data"), key, beside) for key in ("items", "users")]
+    joins = document["data"].get("joins") if isinstance(document.get("data"), dict) else None
+    places += [(one, "path", beside) for one in joins] if isinstance(joins, list) else []
     if isinstance(teacher, dict):
         places.append((teacher.get("settings"), "weights", folder))
     for values, key, base in places:

@@ -75,7 +75,8 @@ def inputs(recipe: Recipe) -> list[str]:
         logs = layout_files(data.path, data.layout)
     else:
         logs = _files(Path(data.path))
-    tables = [file for path in (data.items, data.users) if path is not None for file in _files(Path(path))]
+    beside = (data.items, data.users, *(one.path for one in data.joins))
+    tables = [file for path in beside if path is not None for file in _files(Path(path))]
     return [f"{file.name}:{digest_file(file)}" for file in (*logs, *tables)]
 
 
