@@ -17,7 +17,7 @@ install: $(STAMP) ## the environment alone, into .venv
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,llm,report,trees,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,llm,report,trees,cf,dev]'
 	@touch $(STAMP)
 
 demo: install ## the whole job on the built-in data set, in under 3 minutes

@@ -197,7 +197,7 @@ def test_augmentation_and_windows_train(split: Split) -> None:
 @pytest.mark.parametrize("negatives", ["full", 10])
 def test_every_model_learns_from_a_teacher_alone(name: str, negatives: Any, tmp_path: Path) -> None:
     split = checkerboard()
-    teacher = Popularity(np.where(np.arange(split.n_items) < 4, 3.0, 0.0) - 0.01 * np.arange(split.n_items))
+    teacher = Popularity.of(np.where(np.arange(split.n_items) < 4, 3.0, 0.0) - 0.01 * np.arange(split.n_items))
     knowledge = extract(teacher, split, tmp_path, top_k=8)
     model = net(split, name)
     settings = quick(epochs=20, learning_rate=3e-2, evaluate_every=20, negatives=negatives)  # the last weights count

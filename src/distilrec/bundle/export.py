@@ -134,6 +134,8 @@ def _folded(model: Any) -> nn.Module:
         if not hasattr(model, name):
             raise BundleError(problem(f"{type(model).__name__} has no {name}", "a model of distilrec.models"))
     twin = copy.deepcopy(model).cpu().float().eval()
+    if hasattr(twin, "served"):  # a model that is simpler once its weights are settled
+        return twin.served()
     for module in twin.modules():
         if isinstance(module, ItemTable) and module.project is not None and module.content is not None:
             with torch.no_grad():

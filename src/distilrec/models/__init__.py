@@ -1,7 +1,7 @@
 """Models, one file each. A model does not know whether it is teacher or student.
 
 `MODELS` maps the name used in a recipe to the class. TRAINED ones are torch modules with the sequence-model contract
-(`query`, `last`, `item_vectors`, `item_bias`); BASELINES are fitted in one pass and only score.
+(`query`, `last`, `item_vectors`, `item_bias`); BASELINES are fitted in one pass and only score. Both can teach.
 ROW_MODELS answer the pointwise tasks: `forward(Inputs) -> {"scores": [B, O], "hidden": [B, H] where there is one}`
 and a parameter `output_bias` [O], which training may set to what the labels are on average.
 """
@@ -15,18 +15,24 @@ from typing import Any
 from distilrec.errors import RecipeError, nearest, problem
 
 __all__ = [
-    "BASELINES", "MODELS", "ROW_BASELINES", "ROW_MODELS", "model_class", "model_settings", "row_model_class",
-    "row_model_settings",
+    "BASELINES", "MODELS", "ROW_BASELINES", "ROW_MODELS", "fitted_settings", "model_class", "model_settings",
+    "row_model_class", "row_model_settings",
 ]
 
 MODELS = {
     "sasrec": "distilrec.models.sasrec:SASRec",
     "gru4rec": "distilrec.models.gru4rec:GRU4Rec",
     "mf": "distilrec.models.mf:MatrixFactorization",
+    "lightgcn": "distilrec.models.lightgcn:LightGCN",
+    "mult_vae": "distilrec.models.mult_vae:MultVAE",
 }
 BASELINES = {
     "popularity": "distilrec.models.popularity:Popularity",
     "item_knn": "distilrec.models.item_knn:ItemKNN",
+    "user_knn": "distilrec.models.user_knn:UserKNN",
+    "ease": "distilrec.models.ease:EASE",
+    "als": "distilrec.models.als:ALS",
+    "bpr": "distilrec.models.bpr:BPR",
 }
 ROW_MODELS = {
     "logistic": "distilrec.models.logistic:Logistic",
@@ -68,8 +74,14 @@ def row_model_class(name: str) -> Any:
 
 def model_settings(name: str) -> list[str]:
     """The constructor arguments that a recipe may set; what the data decide is not among them."""
-    given = {"self", "n_items", "n_users", "content"}
+    given = {"self", "n_items", "n_users", "content", "graph"}
     return [argument for argument in inspect.signature(model_class(name).__init__).parameters if argument not in given]
+
+
+def fitted_settings(name: str) -> list[str]:
+    """The arguments of a BASELINE's `fit` that a recipe may set; the seed is the run's."""
+    return [argument for argument in inspect.signature(model_class(name).fit).parameters
+            if argument not in ("split", "seed")]
 
 
 def row_model_settings(name: str) -> list[str]:

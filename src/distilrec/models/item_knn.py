@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from scipy import sparse
 
-from distilrec.files import digest_arrays
+from distilrec.models.fitted import Fitted, seen_matrix
 from distilrec.types import Histories, Split
 
 __all__ = ["ItemKNN"]
@@ -13,25 +15,19 @@ __all__ = ["ItemKNN"]
 _PAIRS = 2**21  # co-occurrences that are looked at in one step: about 100 MB, however many items there are
 
 
-class ItemKNN:
+class ItemKNN(Fitted):
     """Scores an item by its summed similarity to the history (Sarwar et al., WWW 2001).
 
     similarity(i, j) = co-occurrences(i, j) / (sqrt(n_i n_j) + shrink), the `neighbors` largest kept for each item.
     `decay` < 1 lets recent events of the history count more: an event n steps back weighs decay ** n.
     """
 
-    def __init__(self, similarity: sparse.csr_array, *, decay: float = 1.0, name: str = "item_knn") -> None:
-        self.name = name
-        self.decay = decay
-        self._similarity = similarity
+    architecture = "item_knn"
 
     @classmethod
     def fit(cls, split: Split, *, neighbors: int = 100, shrink: float = 10.0, decay: float = 1.0) -> ItemKNN:
         """From the train events; memory follows what occurs together, not the square of the catalog."""
-        users, items, _ = split.events("train")
-        shape = (split.n_users, split.n_items)
-        seen = sparse.csr_array((np.ones(len(users), dtype=np.float32), (users, items)), shape=shape)
-        seen.data[:] = 1.0  # repeated events of one pair count once
+        seen = seen_matrix(split)
         norms = np.sqrt(np.asarray(seen.sum(axis=0), dtype=np.float32).ravel())
         columns = seen.T.tocsr()
         # of an item at most: all items of all its users
@@ -45,25 +41,26 @@ class ItemKNN:
         values, best, counts = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         ends = np.concatenate([[0], np.cumsum(counts)])
         ends = ends.astype(sparse.get_index_dtype(maxval=ends[-1]))  # scipy gives all indices the larger of both types
-        return cls(sparse.csr_array((values, best, ends), shape=(split.n_items, split.n_items)), decay=decay)
+        return cls({"values": values, "items": best, "ends": ends},
+                   {"neighbors": neighbors, "shrink": shrink, "decay": decay}, split_digest=split.digest)
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         rows = np.repeat(np.arange(len(histories)), histories.lengths)
         back = histories.offsets[1:][rows] - 1 - np.arange(len(rows))
-        weights = np.power(np.float32(self.decay), back, dtype=np.float32)
+        weights = np.power(np.float32(self.settings["decay"]), back, dtype=np.float32)
         shape = (len(histories), self._similarity.shape[0])
         history = sparse.csr_array((weights, (rows, histories.items)), shape=shape)
         return (history @ self._similarity).toarray().astype(np.float32)
 
-    @property
-    def digest(self) -> str:
-        matrix = self._similarity
-        return digest_arrays(matrix.data, matrix.indices, matrix.indptr, str(self.decay))
+    @cached_property
+    def _similarity(self) -> sparse.csr_array:
+        items = len(self.arrays["ends"]) - 1
+        return sparse.csr_array(tuple(self.arrays[name] for name in ("values", "items", "ends")), shape=(items, items))
 
     @property
     def parameters(self) -> int:
-        return int(self._similarity.nnz)
+        return int(self.arrays["values"].size)
 
 
 def _neighbors(

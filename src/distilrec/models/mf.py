@@ -56,3 +56,12 @@ class MatrixFactorization(nn.Module):
 
     def item_bias(self) -> Tensor | None:
         return self.table.bias
+
+    def user_vectors(self) -> Tensor:
+        """[U, D], as they are answered with."""
+        return self.users
+
+    @torch.no_grad()
+    def set_users(self, rows: Tensor, vector: Tensor) -> None:
+        """Let users be answered by `vector`."""
+        self.users[rows] = vector

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from distilrec.files import digest_arrays
+from distilrec.models.fitted import Fitted
 from distilrec.types import Histories, Split
 
 __all__ = ["Popularity"]
 
 
-class Popularity:
+class Popularity(Fitted):
     """Items by their number of train events. Holds no weights beyond the I counts."""
 
-    def __init__(self, counts: np.ndarray, *, name: str = "popularity") -> None:
-        self.name = name
-        self._scores = counts.astype(np.float32)
+    architecture = "popularity"
 
     @classmethod
     def fit(cls, split: Split) -> Popularity:
-        return cls(split.train_counts)
+        return cls.of(split.train_counts, split_digest=split.digest)
+
+    @classmethod
+    def of(cls, counts: np.ndarray, *, split_digest: str = "") -> Popularity:
+        """From any I numbers."""
+        return cls({"scores": counts.astype(np.float32)}, {}, split_digest=split_digest)
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
-        return np.repeat(self._scores[None], len(histories), axis=0)
-
-    @property
-    def digest(self) -> str:
-        return digest_arrays(self._scores)
-
-    @property
-    def parameters(self) -> int:
-        return len(self._scores)
+        return np.repeat(self.arrays["scores"][None], len(histories), axis=0)

@@ -22,8 +22,7 @@ def finish(model: nn.Module, split: Split) -> None:
     _fit_start(net, split)
     if hasattr(net, "fold_in"):
         untaught = torch.as_tensor(split.bounds[:, 1] == split.bounds[:, 0], device=net.users.device)
-        with torch.no_grad():  # nothing taught their vectors, so they are answered like an empty history
-            net.users[untaught] = net.table.start
+        net.set_users(untaught, net.table.start)  # nothing taught their vectors: answered like an empty history
 
 
 def _fit_start(net: Any, split: Split) -> None:
@@ -65,7 +64,7 @@ def _fit_fold_in(net: Any, split: Split, most_users: int = 20_000) -> None:
     sums = torch.zeros(len(users), table.shape[1], device=table.device)
     sums.index_add_(0, index, table[torch.as_tensor(items, device=table.device).long()])
     mean = sums / torch.as_tensor(lengths, device=table.device)[:, None]
-    own = net.users[torch.as_tensor(users, device=table.device)].float()
+    own = net.user_vectors()[torch.as_tensor(users, device=table.device)].float()
     gram = mean.T @ mean
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), device=table.device)
     net.fold_in.copy_(torch.linalg.solve(gram + ridge, mean.T @ own))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from distilrec.errors import RecipeError, TrainingError, nearest, problem
 from distilrec.models.histories import pad
 from distilrec.training.settings import SELECTION_METRICS
-from distilrec.types import Examples, Part, Split
+from distilrec.types import Examples, Part, Ranker, Split
 
-__all__ = ["METRICS", "parse_metric", "target_ranks", "validate"]
+__all__ = ["METRICS", "parse_metric", "target_ranks", "validate", "validate_ranker"]
 
 METRICS = SELECTION_METRICS
 _NEVER = np.iinfo(np.int64).max  # the rank of an item that no list holds
@@ -55,6 +55,34 @@ def validate(
         raise TrainingError(problem(f"the {part} part has no events, so no best weights can be chosen",
                                     "at least one user with validation events", "choose a split that keeps some"))
     ranks, offsets = target_ranks(model, split, examples, seen=seen, device=device)
+    return float(_metric(name, k, ranks, offsets).mean())
+
+
+@torch.inference_mode()
+def validate_ranker(
+    ranker: Ranker, split: Split, metric: str, *, part: Part = "valid", seen: str = "drop", block: int = 256
+) -> float | None:
+    """As `validate`, for whatever scores the catalog; None where nobody has events in the part.
+
+    Raises:
+        RecipeError: another metric.
+    """
+    name, k = parse_metric(metric)
+    examples = split.queries(part)
+    if not len(examples):
+        return None
+    targets, offsets = _distinct(*split.targets(examples), split.n_items)
+    ranks = np.empty(len(targets), dtype=np.int64)
+    for begin in range(0, len(examples), block):
+        rows = np.arange(begin, min(begin + block, len(examples)))
+        histories = split.histories(examples.take(rows))
+        scores = torch.as_tensor(ranker.scores(histories))
+        if seen == "drop":
+            scores[np.repeat(np.arange(len(rows)), histories.lengths), histories.items] = -torch.inf
+        slots = slice(offsets[begin], offsets[rows[-1] + 1])
+        counts = np.diff(offsets)[rows]
+        ranks[slots] = _count(scores, torch.as_tensor(np.repeat(np.arange(len(rows)), counts)),
+                              torch.as_tensor(targets[slots]).long()).numpy()
     return float(_metric(name, k, ranks, offsets).mean())
 
 
