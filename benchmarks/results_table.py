@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 EMPTY = "No benchmark has been run yet."
 _RUN = {"command": str, "date": str, "commit": str, "hardware": str, "seeds": list, "recipe": str}
-_HEADER = "| model | role | {metric} | parameters | size | p50 |\n| --- | --- | ---: | ---: | ---: | ---: |"
+_OF_ROWS = ("gauc", "uauc", "log_loss", "calibration_error")  # beside the main metric, where its head has them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,24 +81,48 @@ def _section(folder: Path) -> str:
     if made["seeds"] != trained:
         raise DataError(problem(f"{folder}: run.json names seeds {made['seeds']}, the report {trained}", "the same",
                                 "copy both files from one run"))
-    metric, data, protocol = report["metric"], report["dataset"], report["protocol"]
-    ranked = "full ranking" if protocol["candidates"] == "full" else f"candidates {json.dumps(protocol['candidates'])}"
-    seeds = f"{len(made['seeds'])} seed{'s' if len(made['seeds']) != 1 else ''}"
-    head = (f"**{data['name']}**: {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} "
-            f"interactions; {protocol['split']}, {ranked}, {seeds}.")
-    rows = [_row(model, metric) for model in report["models"]]
-    table = "\n".join([_HEADER.format(metric=words.human_metric(metric)), *rows])
+    data, protocol, metrics = report["dataset"], report["protocol"], _metrics(report)
+    how = [protocol["split"], *_ranked(protocol), f"{len(made['seeds'])} seed{'s' if len(made['seeds']) != 1 else ''}"]
+    head = f"**{data['name']}**: {', '.join(words.size_of(report))}; {', '.join(how)}."
+    header = ["model", "role", *map(words.column_title, metrics), "parameters", "size", "p50"]
+    rule = ["---", "---", *["---:"] * (len(header) - 2)]
+    table = "\n".join(map(_line, [header, rule, *(_row(model, metrics) for model in report["models"])]))
     source = f"`{made['command']}`, {made['date']}, commit {made['commit'][:12]}, {made['hardware']}."
-    return "\n\n".join([head, table, _verdict(report), source])
+    return "\n\n".join([head, table, "\n".join([_verdict(report), *_of_the_teacher(report)]), source])
 
 
-def _row(model: Mapping[str, Any], metric: str) -> str:
-    stats, latency = model["metrics"]["test"][metric], model["latency_ms"]
-    value = f"{stats['mean']:.4f}" + ("" if stats["std"] is None else f" ± {stats['std']:.4f}")
-    cells = [
-        model["name"], model["role"], value, "–" if model["parameters"] is None else f"{model['parameters']:,}",
+def _metrics(report: Mapping[str, Any]) -> list[str]:
+    """The columns of the table: the main metric, and in a report of rows its companions."""
+    metric = report["metric"]
+    heads = words.head_metrics(report).values() if words.is_rows(report) else ()
+    own = next((names for names in heads if metric in names), [])
+    return [metric, *(name for one in _OF_ROWS for name in own if name.rpartition(".")[2] == one and name != metric)]
+
+
+def _ranked(protocol: Mapping[str, Any]) -> list[str]:
+    """What was ranked; rows are not."""
+    if "candidates" not in protocol:
+        return []
+    full = protocol["candidates"] == "full"
+    return ["full ranking" if full else f"candidates {json.dumps(protocol['candidates'])}"]
+
+
+def _row(model: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    latency = model["latency_ms"]
+    return [
+        model["name"], model["role"], *(_cell(model["metrics"]["test"].get(metric)) for metric in metrics),
+        "–" if model["parameters"] is None else f"{model['parameters']:,}",
         words.human_bytes(model["bytes"]), words.human_ms(latency["p50"] if latency else None),
     ]
+
+
+def _cell(stats: Mapping[str, Any] | None) -> str:
+    if stats is None or stats["mean"] is None:
+        return "–"
+    return f"{stats['mean']:.4f}" + ("" if stats["std"] is None else f" ± {stats['std']:.4f}")
+
+
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
@@ -109,13 +133,39 @@ def _verdict(report: Mapping[str, Any]) -> str:
         return "No verdict: the run has no student with a control."
     difference, low, high = map(words.human_signed, (decided["difference"], *decided["interval"]))
     gap, metric = student["gap_closed"], report["metric"]
-    teacher = next(iter(words.of_role(report, "teacher")), None)
-    kept = "" if teacher is None else f"; {_mean(student, metric) / _mean(teacher, metric):.1%} of the teacher"
+    kept = _kept(student, next(iter(words.of_role(report, "teacher")), None), metric, words.is_rows(report))
     closed = "" if gap is None else f"; gap closed {gap:.0%}"
     return (
         f"**{words.headline(report)}**: {student['name']} − {decided['b']} = {difference} (95 % interval {low} to "
-        f"{high}, p {words.human_p(decided['p_value'])}, {decided['n']:,} users){kept}{closed}."
+        f"{high}, p {words.human_p(decided['p_value'])}, {decided['n']:,} {words.unit_of(report)}){kept}{closed}."
     )
+
+
+def _kept(student: Mapping[str, Any], teacher: Mapping[str, Any] | None, metric: str, rows: bool) -> str:
+    """What the student keeps of its teacher: of its metric, or in a report of rows of what is above guessing."""
+    if teacher is None:
+        return ""
+    if not rows:
+        return f"; {_mean(student, metric) / _mean(teacher, metric):.1%} of the teacher"
+    share = words.kept_share(metric, _mean(student, metric), _mean(teacher, metric))
+    return "" if share is None else f"; {share:.1%} of the teacher above guessing"
+
+
+def _of_the_teacher(report: Mapping[str, Any]) -> list[str]:
+    """In a report of rows: the student against its teacher, and the teacher against its members, with intervals."""
+    if not words.is_rows(report):
+        return []
+    metric, head = report["metric"], report["metric"].rpartition(".")[0]
+    error = f"{head}.calibration_error" if head else "calibration_error"
+    teachers = [model["name"] for model in words.of_role(report, "teacher")]
+    members = [model["name"] for model in words.of_role(report, "member")]
+    students = [model["name"] for model in words.of_role(report, "student")]
+    wanted = [(s, t, one) for s in students for t in teachers for one in (metric, error)]
+    wanted += [(t, m, metric) for t in teachers for m in members]
+    found = [words.comparison_of(report, *one) for one in wanted]
+    told = [f"{words.human_metric(c['metric'])} {c['a']} − {c['b']} {words.human_signed(c['difference'])} "
+            f"({words.human_signed(c['interval'][0])} to {words.human_signed(c['interval'][1])})" for c in found if c]
+    return ["; ".join(told) + "."] if told else []
 
 
 def _mean(model: Mapping[str, Any], metric: str) -> float:

@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 
+import rows_world
+from distilrec.api_rows import fit_row_baseline
 from distilrec.errors import DataError
+from distilrec.evaluation import words
 from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.evaluation.row_contest import RowContestant, row_contest
+from distilrec.models.base_rate import BaseRate
 from distilrec.models.item_knn import ItemKNN
 from distilrec.models.popularity import Popularity
+from distilrec.teachers.row_ensemble import RowEnsemble
 from distilrec.types import Split
+from distilrec.types_rows import Head
 
 RUN = {"command": "distilrec run tiny", "date": "2026-01-02", "commit": "0123456789abcdef", "hardware": "2 cores",
        "seeds": [0, 1], "recipe": "tiny"}
@@ -70,6 +77,29 @@ def test_a_result_shows_every_model_the_verdict_and_where_it_comes_from(
     assert f"{100 * means['student'] / means['teacher']:.1f}% of the teacher" in text
     assert "`distilrec run tiny`, 2026-01-02, commit 0123456789ab, 2 cores." in text
     assert "30 users, 12 items, 180 interactions; leave-last-out, full ranking, 2 seeds." in text
+
+
+def test_a_result_of_rows_shows_the_members_of_the_teacher_and_how_well_it_is_calibrated(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    split = rows_world.table(600, heads=(Head("click"),))
+    members: list[Any] = [BaseRate.fit(split), fit_row_baseline("logistic", split)]
+    whole = RowEnsemble(members, name="teacher")
+    models = [("teacher", "teacher", whole), ("member 1: base", "member", members[0]),
+              ("student", "student", members[1]), ("control", "control", members[0])]
+    report = row_contest([RowContestant(name, role, [one] * 2) for name, role, one in models], split, metric="auc",
+                         seeds=[0, 1], resamples=50)
+    write(tmp_path / "tiny", report)
+    text = script.render(tmp_path)
+    assert "| model | role | AUC | GAUC | UAUC | log loss ↓ | calibration error ↓ | parameters | size | p50 |" in text
+    test = report["models"][1]["metrics"]["test"]
+    assert f"| member 1: base | member | 0.5000 ± 0.0000 | {test['gauc']['mean']:.4f}" in text
+    assert f"600 rows, {report['dataset']['users']} groups; {split.method}, 2 seeds." in text
+    gain = report["models"][0]["metrics"]["test"]["auc"]["mean"] - 0.5
+    assert f"AUC teacher − member 1: base {words.human_signed(gain)} (" in text
+    assert "calibration error student − teacher " in text
+    assert "of the teacher above guessing" in text
+    assert "users" not in text
 
 
 def test_only_what_stands_between_the_markers_is_replaced(script: ModuleType) -> None:
