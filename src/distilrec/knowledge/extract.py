@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from distilrec import numerics
-from distilrec.errors import KnowledgeError, problem
+from distilrec.errors import KnowledgeError, nearest, problem
 from distilrec.files import digest_arrays
+from distilrec.knowledge.inner import INNER, inner, lacks
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
@@ -45,7 +46,7 @@ def decisions(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
 def extract(
     teacher: Ranker, split: Split, folder: Path, *, top_k: int = 100, part_rows: int = 16_384,
-    temperature: float = 1.0, content: np.ndarray | None = None,
+    temperature: float = 1.0, content: np.ndarray | None = None, signals: Collection[str] = (),
 ) -> KnowledgeStore:
     """Write the teacher's top-K log-probabilities at every train decision, and its item vectors if it has any.
 
@@ -57,16 +58,26 @@ def extract(
         temperature: divides the teacher's scores before the softmax; for scorers whose scale is not that of logits.
         content: float32 [I, C] vectors of item content that the teacher was given, kept beside its own so that a
             control can start from the same text.
+        signals: of `inner.INNER`, what is to be kept beside the response: "query" at every decision, "attention" and
+            "gradient" after the last train event of each user.
     Raises:
         KnowledgeError: the teacher gives a NaN, or knows no item for a user.
     """
     top_k = min(top_k, split.n_items)
-    # a file of scores per user knows nothing of single events
-    keyed: Literal["event", "user"] = getattr(teacher, "keyed", "event")
+    # a file of scores per user knows nothing of single events; a factorization says the same at all of them
+    listed = getattr(teacher, "keyed", "event") == "user"
+    keyed: Literal["event", "user"] = "user" if listed or getattr(teacher, "per_user", False) else "event"
+    inside = sorted(set(signals) - {"response"})
+    for name in inside:
+        if name not in INNER:
+            raise KnowledgeError(problem(f"signal {name!r} is unknown{nearest(name, INNER)}", ", ".join(INNER)))
+        if need := lacks(teacher, name):
+            raise KnowledgeError(problem(f"the teacher {teacher.name!r} gives no {name!r}", need))
     identity = {
         "dataset_digest": split.dataset.digest, "split_digest": split.digest, "teacher": teacher.name,
         "teacher_digest": getattr(teacher, "digest", None) or secrets.token_hex(16), "top_k": top_k,
         "part_rows": part_rows, "order": "user, length", "temperature": temperature, "key": keyed,
+        "signals": inside,
         "content": None if content is None else digest_arrays(np.ascontiguousarray(content)),
     }
     if (folder / "manifest.json").exists():
@@ -87,19 +98,38 @@ def extract(
                 small = np.uint16 if split.n_items <= 65_536 else np.int32
                 writer.write("response", part, {"keys": keys[rows], "ids": ids.astype(small),
                                                 "logits": logits.astype(np.float16)})
+            for name in inside:
+                if not writer.has(name, part):
+                    best = writer.read("response", part)["ids"][:, 0].astype(np.int64)
+                    _think(writer, teacher, name, split, part, (keys[rows], users[rows], start[rows], stop[rows], best))
             progress.advance(1)
     # A sparse file's scores have no partition over the catalog: only their shape within the list is knowledge.
-    space: Literal["logit", "score"] = "logit" if keyed == "event" else "score"
-    signal = Signal("response", "response", keyed, space=space, teacher=teacher.name, width=top_k)
-    signals = {"response": signal}
+    space: Literal["logit", "score"] = "score" if listed else "logit"
+    found = {"response": Signal("response", "response", keyed, space=space, teacher=teacher.name, width=top_k)}
     for name, vectors in (("item_vectors", _item_vectors(teacher)), ("content", content)):
         if vectors is not None:
-            signals[name] = Signal(name, "vector", "item", teacher=teacher.name, width=vectors.shape[1])
+            found[name] = Signal(name, "vector", "item", teacher=teacher.name, width=vectors.shape[1])
             if not writer.has(name, 0):
                 values = np.asarray(vectors, dtype=np.float32)
                 writer.write(name, 0, {"keys": np.arange(len(values), dtype=np.int64), "values": values})
-    writer.finish(signals, {"name": teacher.name, "parameters": teacher.parameters, **_provenance(teacher)})
+    for name in inside:
+        kind: Any = "vector" if name == "query" else name
+        found[name] = Signal(name, kind, keyed if name == "query" else "user", teacher=teacher.name)
+    writer.finish(found, {"name": teacher.name, "parameters": teacher.parameters, **_provenance(teacher)})
     return KnowledgeStore(folder, split)
+
+
+def _think(
+    writer: StoreWriter, teacher: Any, name: str, split: Split, part: int, decisions: tuple[np.ndarray, ...]
+) -> None:
+    """Write one part of an inner signal; all but query vectors are kept once per user, after the last train event."""
+    keys, users, start, stop, best = decisions
+    if name != "query":
+        rows = np.flatnonzero(stop == split.bounds[users, 1])
+        keys, users, start, stop, best = users[rows].astype(np.int64), users[rows], start[rows], stop[rows], best[rows]
+    if len(keys):
+        values = inner(teacher, name, split, users, start, stop, best)
+        writer.write(name, part, {"keys": keys, "values": values})
 
 
 def _per_user(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -200,11 +230,8 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
 
 def _item_vectors(teacher: Any) -> np.ndarray | None:
     """[I, D] if the teacher has vectors; a file of scores and an ensemble of such have none."""
-    if not hasattr(teacher, "item_vectors") or not getattr(teacher, "vector_members", True):
-        return None
-    if getattr(teacher, "keyed", "event") == "user" and not hasattr(teacher, "vector_members"):
-        return None
-    return teacher.item_vectors()
+    has = hasattr(teacher, "item_vectors") and getattr(teacher, "has_vectors", True)
+    return teacher.item_vectors() if has else None
 
 
 def _provenance(teacher: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from distilrec.errors import KnowledgeError, problem
-from distilrec.files import NotJsonError, atomic_file, digest_file, known_digest, read_json, write_json
+from distilrec.files import NotJsonError, atomic_file, digest_file, known_digest, read_json, well_formed, write_json
 from distilrec.types import Signal, Split
 from distilrec.types_rows import RowSplit
 
@@ -45,6 +45,10 @@ class KnowledgeStore:
             KnowledgeError: no store here, an unfinished one, a changed file, other data.
         """
         self.folder = Path(folder)
+        with well_formed(self.folder / "manifest.json", KnowledgeError):
+            self._open(split, verify)
+
+    def _open(self, split: Split | RowSplit | None, verify: bool) -> None:
         self.manifest = _read_manifest(self.folder)
         if split is not None and self.manifest["split_digest"] != split.digest:
             same = isinstance(split, Split) and self.manifest["dataset_digest"] == split.dataset.digest
@@ -151,6 +155,10 @@ class StoreWriter:
     def write(self, name: str, part: int, arrays: Mapping[str, np.ndarray]) -> None:
         with atomic_file(self._path(name, part)) as temporary:
             save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, temporary)
+
+    def read(self, name: str, part: int) -> dict[str, np.ndarray]:
+        """A part that was written, memory-mapped."""
+        return map_file(self._path(name, part))
 
     def finish(self, signals: Mapping[str, Signal], teacher: Mapping[str, Any]) -> None:
         """Join the parts of each signal into one file sorted by key, write the manifest last, drop the parts."""

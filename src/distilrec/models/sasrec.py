@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,15 @@ class SASRec(nn.Module):
         vector = self.leave(self.norm(state[:, 0]))
         return torch.where((lengths > 0)[:, None], vector, self.table.start)
 
+    def attention(self, items: Tensor, lengths: Tensor, last: Tensor) -> Tensor:
+        """[B, L]: how the last layer, its heads averaged, looks back over the history from position `last` [B]."""
+        x = self._embed(items)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        final: Any = self.blocks[-1]
+        visible = torch.arange(items.shape[1], device=items.device) <= last[:, None]
+        return final.look(x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2])), x, visible)
+
     def item_vectors(self) -> Tensor:
         return self.table.vectors()
 
@@ -120,13 +130,24 @@ class Block(nn.Module):
 
     def at(self, state: Tensor, x: Tensor, visible: Tensor) -> Tensor:
         """The layer's output at one position: `state` [B, 1, H] is x there, `visible` [B, L] what it may see."""
+        q, k, v = self._from(state, x)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
+        return self._finish(state, mixed)
+
+    def look(self, state: Tensor, x: Tensor, visible: Tensor) -> Tensor:
+        """[B, L]: the weights behind `at`, the mean of the heads."""
+        q, k, _ = self._from(state, x)
+        scores = (q @ k.transpose(-1, -2)).squeeze(2) / math.sqrt(q.shape[-1])
+        return scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1)
+
+    def _from(self, state: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of one position, keys and values of all, by head."""
         normed = self.norm1(x)
         q_weight, kv_weight = self.qkv.weight.tensor_split([x.shape[2]])
         q_bias, kv_bias = self.qkv.bias.tensor_split([x.shape[2]])
         q = self._split(F.linear(self.norm1(state), q_weight, q_bias))
         k, v = (self._split(part) for part in F.linear(normed, kv_weight, kv_bias).chunk(2, dim=-1))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
-        return self._finish(state, mixed)
+        return q, k, v
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

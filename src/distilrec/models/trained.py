@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
-from distilrec.files import atomic_folder, digest_arrays, digest_file, read_json, recover, write_json
+from distilrec.files import atomic_folder, digest_arrays, digest_file, read_object, recover, well_formed, write_json
 from distilrec.models import model_class
 from distilrec.models.histories import pad
+from distilrec.models.sensitivity import sensitivity
 from distilrec.types import Histories, Split
 
 __all__ = ["Trained", "create", "parameters_read"]
+
+
+_FIELDS = {"name": str, "architecture": str, "settings": dict, "split_digest": str, "training": dict, "digest": str}
 
 
 @dataclass(eq=False)
@@ -75,6 +80,11 @@ class Trained:
             out[rows] = (scores if bias is None else scores + bias).mul(self.score_scale).cpu().numpy()
         return out
 
+    @property
+    def per_user(self) -> bool:
+        """Whether all decisions of a user get one answer."""
+        return not self.model.needs_history and self.model.uses_users
+
     @torch.inference_mode()
     def step_scores(self, histories: Histories) -> np.ndarray:
         """float32 [sum of lengths, I]: the answer after each event of each history, in one pass over the history.
@@ -82,12 +92,31 @@ class Trained:
         A history longer than the model's is read in windows that overlap by half, so that every answer beyond the
         first window still sees at least half of `max_length` events.
         """
-        net = self.model.eval()
-        if not net.needs_history:
+        if self.per_user:
             return np.repeat(self.scores(histories), histories.lengths, axis=0)
+        if not self.model.needs_history:
+            return self.scores(_prefixes(histories))
+        table, bias = self.model.eval().item_vectors().float(), self.model.item_bias()
+
+        def scored(queries: torch.Tensor) -> torch.Tensor:
+            scores = queries @ table.T
+            return (scores if bias is None else scores + bias).mul(self.score_scale)
+
+        return self._in_steps(histories, self.model.n_items, scored)
+
+    @torch.inference_mode()
+    def step_vectors(self, histories: Histories) -> np.ndarray:
+        """float32 [sum of lengths, D]: as `step_scores`, the query vectors themselves."""
+        if self.per_user:
+            return np.repeat(self.vectors(histories), histories.lengths, axis=0)
+        if not self.model.needs_history:
+            return self.vectors(_prefixes(histories))
+        return self._in_steps(histories, self.model.item_vectors().shape[1], lambda queries: queries)
+
+    def _in_steps(self, histories: Histories, width: int, answer: Any) -> np.ndarray:
+        net = self.model.eval()
         starts, sizes, kept = _windows(histories, net.max_length)
-        out = np.empty((len(histories.items), net.n_items), dtype=np.float32)
-        table, bias = net.item_vectors().float(), net.item_bias()
+        out = np.empty((len(histories.items), width), dtype=np.float32)
         order = np.argsort(sizes, kind="stable")
         for begin in range(0, len(order), 64):
             rows = order[begin : begin + 64]
@@ -98,9 +127,40 @@ class Trained:
             queries = net.query(torch.as_tensor(items, device=self.device),
                                 torch.as_tensor(sizes[rows], device=self.device))
             wanted = valid & (column >= kept[rows][:, None])
-            scores = queries[torch.as_tensor(wanted, device=self.device)].float() @ table.T
-            out[source[wanted]] = (scores if bias is None else scores + bias).mul(self.score_scale).cpu().numpy()
+            out[source[wanted]] = answer(queries[torch.as_tensor(wanted, device=self.device)].float()).cpu().numpy()
         return out
+
+    @property
+    def attention(self) -> Any:
+        """Histories -> float32 [B, max_length]: where the last layer looks after the latest event, heads averaged, by
+        steps back from it; None where the model has no attention."""
+        return self._attention if hasattr(self.model, "attention") else None
+
+    @torch.inference_mode()
+    def _attention(self, histories: Histories) -> np.ndarray:
+        items, lengths = self._padded(histories)
+        return self._back(self.model.eval().attention(items, lengths, (lengths - 1).clamp(min=0)), lengths)
+
+    @property
+    def sensitivity(self) -> Any:
+        """(Histories, items int [B]) -> float32 [B, max_length]: how the score of each item depends on each past event,
+        by steps back from the latest (see models.sensitivity); None where events do not enter one by one."""
+        return self._sensitivity if self.model.needs_history else None
+
+    def _sensitivity(self, histories: Histories, best: np.ndarray) -> np.ndarray:
+        items, lengths = self._padded(histories)
+        target = torch.as_tensor(best, device=self.device).long()
+        return self._back(sensitivity(self.model.eval(), items, lengths, (lengths - 1).clamp(min=0), target), lengths)
+
+    def _padded(self, histories: Histories) -> tuple[torch.Tensor, torch.Tensor]:
+        items, lengths = pad(histories, self.model.max_length, self.model.n_items)
+        return torch.as_tensor(items, device=self.device), torch.as_tensor(lengths, device=self.device)
+
+    def _back(self, values: torch.Tensor, lengths: torch.Tensor) -> np.ndarray:
+        """[B, L] by position -> [B, max_length] by steps back."""
+        place = lengths[:, None] - 1 - torch.arange(self.model.max_length, device=values.device)
+        back = torch.where(place >= 0, values.gather(1, place.clamp(min=0)), 0.0)
+        return back.detach().float().cpu().numpy()
 
     @torch.inference_mode()
     def item_vectors(self) -> np.ndarray:
@@ -126,7 +186,12 @@ class Trained:
             KnowledgeError: changed weights, or another split.
         """
         recover(folder)
-        meta = read_json(folder / "model.json")
+        with well_formed(folder / "model.json", KnowledgeError):
+            return cls._read(folder, split, device)
+
+    @classmethod
+    def _read(cls, folder: Path, split: Split | None, device: str) -> Trained:
+        meta = read_object(folder / "model.json", _FIELDS)
         if digest_file(folder / "model.safetensors") != meta["digest"]:
             raise KnowledgeError(problem(f"{folder / 'model.safetensors'} has changed since it was written",
                                          f"SHA-256 {meta['digest']}", "train it again, or restore the file"))
@@ -137,10 +202,18 @@ class Trained:
         settings = dict(meta["settings"])
         if "table.content" in weights:
             settings["content"] = np.zeros(tuple(weights["table.content"].shape), dtype=np.float32)
+        if "graph" in weights:
+            settings["graph"] = weights["graph"].numpy()
         model = model_class(meta["architecture"])(**settings)
         model.load_state_dict(weights)
         return cls(meta["name"], model.to(device).eval(), meta["architecture"], meta["settings"],
                    meta["split_digest"], meta["training"], device)
+
+
+def _prefixes(histories: Histories) -> Histories:
+    """The history up to and with each event, in turn: what a model of bags, which has no positions, is asked."""
+    return Histories.of([histories.items[a:stop] for a, b in itertools.pairwise(histories.offsets.tolist())
+                         for stop in range(a + 1, b + 1)], np.repeat(histories.users, histories.lengths))
 
 
 def _windows(histories: Histories, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -166,7 +239,7 @@ def create(
     """
     cls = model_class(architecture)
     parameters = inspect.signature(cls.__init__).parameters
-    known = [name for name in parameters if name not in ("self", "n_items", "n_users", "content")]
+    known = [name for name in parameters if name not in ("self", "n_items", "n_users", "content", "graph")]
     for name in settings:
         if name not in known:
             raise RecipeError(problem(f"{architecture} has no setting {name!r}{nearest(name, known)}",
@@ -174,8 +247,11 @@ def create(
     full = {"n_items": split.n_items, **settings}
     if "n_users" in parameters:
         full["n_users"] = split.n_users
+    data: dict[str, Any] = {} if content is None else {"content": content}
+    if "graph" in parameters:  # what the data decide, and not kept among the settings: it is saved with the weights
+        data["graph"] = np.stack(split.events("train")[:2])
     torch.manual_seed(seed)
-    return cls(**full, **({} if content is None else {"content": content})), full
+    return cls(**full, **data), full
 
 
 def parameters_read(model: nn.Module) -> int:

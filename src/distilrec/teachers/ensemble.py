@@ -35,9 +35,13 @@ class Ensemble:
             raise DataError(problem(f"an ensemble of {len(self.members)} members with weights {shares.tolist()}",
                                     "one positive weight for each member"))
         # a member that knows users but no single events leaves the whole without an answer by event
-        self.keyed = "user" if any(getattr(member, "keyed", "event") == "user" for member in self.members) else "event"
+        by_user = [getattr(member, "keyed", "event") == "user" for member in self.members]
+        self.keyed = "user" if any(by_user) else "event"
+        self.per_user = all(known or getattr(m, "per_user", False)
+                            for known, m in zip(by_user, self.members, strict=True))
         self.vector_members: list[Any] = [member for member in self.members if _has_vectors(member)]
         self.weights = shares / shares.sum()
+        self.has_vectors = bool(self.vector_members)
         in_steps = all(getattr(member, "step_scores", None) for member in self.members)
         self.step_scores = self._step_scores if in_steps else None
 
@@ -91,6 +95,4 @@ class Ensemble:
 
 
 def _has_vectors(member: Any) -> bool:
-    if isinstance(member, Ensemble):
-        return bool(member.vector_members)
-    return hasattr(member, "item_vectors") and getattr(member, "keyed", "event") == "event"
+    return hasattr(member, "item_vectors") and getattr(member, "has_vectors", True)

@@ -89,6 +89,10 @@ class FileTeacher:
         return self._vectors
 
     @property
+    def has_vectors(self) -> bool:
+        return self._vectors is not None
+
+    @property
     def content(self) -> np.ndarray | None:
         """float32 [I, C]: vectors made elsewhere are item content; a control may start from them as a student does."""
         return self._vectors

@@ -120,8 +120,11 @@ def _without_history(split: Split, examples: Examples) -> Batch:
     keys = len(split.items) + np.repeat(examples.users.astype(np.int64), size)
     items = np.full(valid.shape, split.n_items, dtype=np.int64)
     items.ravel()[positions] = targets
-    ones = np.ones(len(keys), dtype=bool)
-    return Batch(items, size, examples.users.astype(np.int64), positions, targets, keys, ones, ones)
+    # one opinion per user is heard once, not once per label
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.cumsum(size) - size] = True
+    labeled = np.ones(len(keys), dtype=bool)
+    return Batch(items, size, examples.users.astype(np.int64), positions, targets, keys, labeled, first)
 
 
 def _crop(

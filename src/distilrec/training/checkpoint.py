@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from distilrec.errors import TrainingError, problem
-from distilrec.files import atomic_file
+from distilrec.files import atomic_file, read_object, recover, well_formed
 
-__all__ = ["Resumed", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Resumed", "finished_as", "load_checkpoint", "save_checkpoint"]
 
 NAME = "checkpoint.safetensors"
 
@@ -57,7 +57,7 @@ def load_checkpoint(
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with well_formed(path, TrainingError), safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["distilrec"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
@@ -77,6 +77,13 @@ def load_checkpoint(
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
     scheduler.load_state_dict({**scheduler.state_dict(), **meta["scheduler"]})
     return Resumed(meta["state"], _under(tensors, "best/"))
+
+
+def finished_as(folder: Path, identity: str) -> bool:
+    """Whether a finished model of just these data, settings and knowledge stands there."""
+    recover(folder)
+    path = folder / "model.json"
+    return path.exists() and read_object(path, {"training": dict})["training"].get("identity") == identity
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

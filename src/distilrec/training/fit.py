@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from distilrec.errors import RecipeError, TrainingError, nearest, problem
 from distilrec.losses import LOSSES, SOFT
 from distilrec.training.batches import Batch, epoch_batches, training_examples
+from distilrec.training.learner import RankLearner, learner_of, taught_of
 from distilrec.training.loop import Fit, check_device, run
 from distilrec.training.objective import Negatives, objective
 from distilrec.training.settings import TrainSettings
@@ -39,6 +41,7 @@ class RankWork:
             open_end=knowledge is not None if open_end is None else open_end,
         )
         self.draws = Negatives.of(split.train_counts, settings)
+        self.taught, self.teacher_width = taught_of(knowledge, split, self.losses, settings.device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -49,18 +52,20 @@ class RankWork:
         return {"split": self.split.digest, "losses": self.losses, "seen": self.seen, "open_end": self.open_end,
                 "knowledge": getattr(self.knowledge, "digest", None)}
 
-    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Any, Any]]:
-        """(sequences, shared negatives, what the teacher says of their decisions)."""
+    def batches(self, rng: np.random.Generator, done: float = 0.0) -> Iterator[tuple[Batch, Any, Any, float]]:
+        """(sequences, shared negatives, what the teacher says of their soft decisions, share of training behind)."""
         for batch in epoch_batches(self.split, self.examples, self.settings.batch_size, rng,
                                    augment=self.settings.augment, needs_history=self.needs_history):
-            known = self.knowledge.batch(batch.keys) if self.knowledge is not None else None
-            yield batch, self.draws.draw(rng), known
+            known = self.knowledge.batch(batch.keys[batch.soft]) if self.knowledge is not None else None
+            yield batch, self.draws.draw(rng), known, done
 
-    def loss(self, model: nn.Module, batch: tuple[Batch, Any, Any]) -> Tensor:
-        sequences, negatives, known = batch
-        return objective(model, sequences, negatives, self.losses, self.settings, known)[0]
+    def loss(self, model: nn.Module, batch: tuple[Batch, Any, Any, float]) -> Tensor:
+        sequences, negatives, known, done = batch
+        return objective(model, sequences, negatives, self.losses, self.settings, known, self.taught, done=done,
+                         n_events=len(self.split.items))[0]
 
     def validate(self, model: nn.Module) -> float:
+        model = model.model if isinstance(model, RankLearner) else model
         return validate(model, self.split, self.metric, seen=self.seen, device=self.settings.device)
 
 
@@ -89,8 +94,10 @@ def fit(
     if not len(work.examples):
         raise TrainingError(problem("no user has enough train events", "two events for a sequence model",
                                     "look at the counts that `distilrec prepare` printed"))
-    return run(model.to(settings.device), work, settings, metric=metric, folder=folder, min_steps=min_steps, what=what,
-               origin=origin, stop_at=stop_at)
+    torch.manual_seed(settings.seed + 1)  # the first weights of what only training needs
+    learner = learner_of(model, work.losses, work.taught, work.teacher_width, settings.experts)
+    return run(learner.to(settings.device), work, settings, metric=metric, folder=folder, min_steps=min_steps,
+               what=what, origin=origin, stop_at=stop_at)
 
 
 def _check_terms(losses: Mapping[str, float], knowledge: Knowledge | None, metric: str) -> None:

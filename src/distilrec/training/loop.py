@@ -46,8 +46,8 @@ class Work(Protocol):
         """What must be the same, beside settings and shapes, for a checkpoint to be of this run."""
         ...
 
-    def batches(self, rng: np.random.Generator) -> Iterator[Any]:
-        """The batches of one epoch; every random choice is drawn from `rng`."""
+    def batches(self, rng: np.random.Generator, done: float) -> Iterator[Any]:
+        """The batches of one epoch; every random choice is drawn from `rng`. `done`: the share of epochs behind it."""
         ...
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
@@ -135,7 +135,7 @@ def epoch(
     torch.manual_seed(int(rng.integers(2**62)))
     total = torch.zeros((), device=settings.device)
     batches = 0
-    for batch in work.batches(rng):
+    for batch in work.batches(rng, state.epochs / settings.epochs):
         total += _step(model, work, batch, settings, optimizer)
         scheduler.step()
         batches += 1

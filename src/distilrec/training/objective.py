@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from distilrec.losses import SOFT
-from distilrec.losses.bpr import bpr
-from distilrec.losses.candidates import log_partition
-from distilrec.losses.cross_entropy import cross_entropy
-from distilrec.losses.kl import kl
 from distilrec.training.batches import Batch
-from distilrec.training.gather import gathered_scores
+from distilrec.training.learner import NOTHING, RankLearner, Taught
+from distilrec.training.scores import Scores
 from distilrec.training.settings import TrainSettings
+from distilrec.training.soft_terms import Step, soft_term
 
 __all__ = ["Negatives", "objective"]
 
@@ -57,100 +54,56 @@ class Negatives:
 def objective(
     model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray | float] | None,
     losses: Mapping[str, float], settings: TrainSettings, knowledge: Mapping[str, np.ndarray] | None = None,
+    taught: Taught = NOTHING, *, done: float = 0.0, n_events: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(scalar loss, value of each term). Hard terms average over labeled decisions, soft terms over soft ones.
 
+    Args:
+        model: or a RankLearner with the bridges that its losses need.
+        knowledge: of the soft decisions of the batch, in their order.
+        taught: what the teacher said once for all steps.
+        done: the share of training that lies behind, which weighting rules may follow.
+        n_events: keys from here on are open decisions.
     Raises:
         ValueError: a soft term without knowledge.
     """
     device = settings.device
-    net: Any = model
+    learner = model if isinstance(model, RankLearner) else RankLearner(model)
+    net: Any = learner.model
     on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
-    hidden = net.query(on(batch.items), on(batch.lengths), on(batch.users))
-    q = hidden.flatten(0, 1)[on(batch.positions)] * settings.score_scale
-    table, bias = net.item_vectors(), net.item_bias()
-    scores = Scores(q.float(), table, bias, settings.score_scale, on(batch.targets), negatives, on)
-    total, values = q.new_zeros(()).float(), {}
+    items, lengths = on(batch.items), on(batch.lengths)
+    hidden = net.query(items, lengths, on(batch.users))
+    q = hidden.flatten(0, 1)[on(batch.positions)].float()
+    scores = Scores.of(q * settings.score_scale, net.item_vectors(), net.item_bias(), settings.score_scale,
+                       on(batch.targets), negatives, on)
+    step = None
+    if any(name in SOFT for name in losses):
+        if knowledge is None:
+            raise ValueError(f"the losses {', '.join(n for n in losses if n in SOFT)} need knowledge")
+        rows = None if batch.soft.all() else on(np.flatnonzero(batch.soft))
+        chosen = slice(None) if rows is None else batch.soft
+        known = {name: on(array) for name, array in knowledge.items()}
+        if "response.ids" in known:
+            known["response.ids"] = known["response.ids"].long()
+        step = Step(learner, scores.take(rows), q if rows is None else q[rows], known, taught, settings, items, lengths,
+                    on(batch.positions[chosen]), on(batch.keys[chosen] >= n_events), [])
+    total, values = q.new_zeros(()), {}
     for name, weight in losses.items():
-        if name in SOFT:
-            if knowledge is None:
-                raise ValueError(f"the loss {name!r} needs knowledge")
-            term, mask = scores.soft(knowledge, settings, on), on(batch.soft)
-            if "response.trust" in knowledge:
-                term = term * on(knowledge["response.trust"])
+        if name in SOFT and step is not None:
+            term, of = soft_term(name, step)
+            mean = _weighted(term, step.known.get("response.trust"), of)
         else:
             term, mask = scores.hard(name, settings), on(batch.labeled)
-        mean = torch.where(mask, term, 0.0).sum() / mask.sum().clamp(min=1)
-        total = total + weight * mean
+            mean = torch.where(mask, term, 0.0).sum() / mask.sum().clamp(min=1)
+        total = total + settings.share(name in SOFT, done) * weight * mean
         values[name] = mean.detach()
+    if getattr(net, "penalty", None) is not None:  # what the model itself wants, e.g. to stay near a prior
+        total, values["penalty"] = total + net.penalty, net.penalty.detach()
     return total, values
 
 
-class Scores:
-    """The scores that the terms of one step share: true items, negatives, and on demand the teacher's items."""
-
-    def __init__(
-        self, q: Tensor, table: Tensor, bias: Tensor | None, scale: float, targets: Tensor,
-        negatives: tuple[np.ndarray, np.ndarray | float] | None, on: Any,
-    ) -> None:
-        self.q, self.table, self.bias, self.scale, self.targets = q, table, bias, scale, targets
-        self.drawn: Tensor | None = None
-        self.log_expected: Tensor | float | None = None
-        if negatives is None:
-            everything = q @ table.T
-            self.all = everything if bias is None else everything + scale * bias
-            self.positive = self.all.gather(1, targets[:, None]).squeeze(1)
-            return
-        self.drawn = on(negatives[0])
-        self.log_expected = negatives[1] if isinstance(negatives[1], float) else on(negatives[1])
-        self.positive = (q * F.embedding(targets, table)).sum(1)
-        self.negative = q @ F.embedding(self.drawn, table).T
-        if bias is not None:
-            self.positive = self.positive + scale * bias[targets]
-            self.negative = self.negative + scale * bias[self.drawn]
-
-    def hard(self, name: str, settings: TrainSettings) -> Tensor:
-        others = None if self.drawn is None else self._without(self.targets[:, None])
-        if name == "bpr":
-            if others is None:
-                others = self.all.scatter(1, self.targets[:, None], -torch.inf)
-            return bpr(self.positive, others)
-        smoothing = settings.label_smoothing
-        mean = self._mean(others) if smoothing else None
-        log_z = self.all.logsumexp(1) if others is None else \
-            log_partition(others, self.positive, log_expected=self.log_expected)
-        return cross_entropy(self.positive, log_z, mean_score=mean, label_smoothing=smoothing)
-
-    def _mean(self, others: Tensor | None) -> Tensor:
-        """[T] mean score over the catalog; from a sample, its unbiased estimate."""
-        if others is None:
-            return self.all.mean(1)
-        times = torch.exp(-torch.as_tensor(self.log_expected, device=others.device))
-        return (self.positive + (others.masked_fill(others == -torch.inf, 0) * times).sum(1)) / len(self.table)
-
-    def soft(self, knowledge: Mapping[str, np.ndarray], settings: TrainSettings, on: Any) -> Tensor:
-        ids = on(knowledge["response.ids"]).long()
-        teacher = on(knowledge["response"])
-        t = settings.temperature
-        if self.drawn is None:
-            student = self.all.gather(1, ids)
-            log_z = (self.all / t).logsumexp(1)
-        else:
-            student = gathered_scores(self.q, self.table, ids)
-            if self.bias is not None:
-                student = student + self.scale * self.bias[ids]
-            # The true item is exact as well: it is often the best of those that the teacher did not keep.
-            known = torch.cat([ids, self.targets[:, None]], 1)
-            positive = self.positive.masked_fill((ids == self.targets[:, None]).any(1), -torch.inf)
-            log_z = log_partition(self._without(known) / t, student / t, positive / t, log_expected=self.log_expected)
-        mass = on(knowledge["response.mass"]) if t == 1.0 and "response.mass" in knowledge else None
-        return kl(student, teacher, temperature=t, log_partition=log_z, mass=mass)
-
-    def _without(self, ids: Tensor) -> Tensor:
-        """Negative scores [T, N] with -inf where one of the items `ids` [T, C] was drawn: nothing counts twice."""
-        if self.drawn is None:
-            raise ValueError("the whole catalog has no drawn negatives")
-        column = torch.full((len(self.table),), -1, dtype=torch.long, device=ids.device)
-        column[self.drawn] = torch.arange(len(self.drawn), device=ids.device)
-        row, place = (column[ids] >= 0).nonzero(as_tuple=True)
-        return self.negative.index_put((row, column[ids[row, place]]), self.negative.new_tensor(-torch.inf))
+def _weighted(term: Tensor, trust: Tensor | None, rows: Tensor | None) -> Tensor:
+    """Mean of trust x term. The divisor is the number of decisions: what is distrusted is left out, not replaced."""
+    if trust is not None:
+        term = term * (trust if rows is None else trust[rows])
+    return term.sum() / max(1, len(term))

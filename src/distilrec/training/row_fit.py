@@ -75,7 +75,7 @@ class RowWork:
     def identity(self) -> dict[str, Any]:
         return {"split": self.split.digest, "losses": self.losses, "knowledge": self.knowledge_digest}
 
-    def batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
+    def batches(self, rng: np.random.Generator, done: float = 0.0) -> Iterator[Tensor]:  # noqa: ARG002
         """Positions among the train rows, shuffled."""
         order = torch.as_tensor(rng.permutation(len(self.rows)), device=self.settings.device)
         yield from order.split(self.settings.batch_size)

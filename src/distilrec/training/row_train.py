@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from distilrec.files import digest_json, read_json, recover
+from distilrec.files import digest_json
 from distilrec.models.predictor import TrainedRows, create_rows, features_read
+from distilrec.training.checkpoint import finished_as
 from distilrec.training.row_finish import calibration
 from distilrec.training.row_fit import default_losses, fit_rows
 from distilrec.training.settings import TrainSettings
@@ -44,7 +45,7 @@ def train_rows(
         split.digest, getattr(knowledge, "digest", None), None if features is None else list(features), auxiliary,
         None if importance is None else dict(importance),
     ])
-    if folder is not None and _finished_as(folder, identity):
+    if folder is not None and finished_as(folder, identity):
         return TrainedRows.load(folder, split, device=settings.device)
     net, constructor = create_rows(architecture, split, dict(model), features=features, seed=settings.seed)
     read = features_read(split, features)
@@ -68,13 +69,6 @@ def train_rows(
     if folder is not None:
         trained.save(folder)
     return trained
-
-
-def _finished_as(folder: Path, identity: str) -> bool:
-    """Whether a finished model of just these data, settings and knowledge stands there."""
-    recover(folder)
-    path = folder / "model.json"
-    return path.exists() and read_json(path)["training"].get("identity") == identity
 
 
 @torch.no_grad()

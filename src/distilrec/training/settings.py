@@ -49,6 +49,8 @@ class TrainSettings(BaseModel):
     negative_power: Annotated[float, Field(ge=0, le=1)] = 0.0  # drawn in proportion to popularity ** power
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 1.0  # of the soft labels
+    balance: Literal["constant", "soft-then-hard", "hard-then-soft"] = "constant"  # of the losses, over `epochs`
+    experts: Annotated[int, Field(ge=1)] = 1  # of the bridge between unlike widths, for the loss hint
     score_scale: Annotated[float, Field(gt=0)] = 1.0  # multiplies the dot product before every loss
     augment: Augment = Augment()
     windows: Literal["last", "all"] = "last"  # of a history longer than the model's: its latest events, or every window
@@ -60,3 +62,10 @@ class TrainSettings(BaseModel):
     precision: Literal["float32", "bf16"] = "float32"
     device: str = "cpu"
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def share(self, soft: bool, done: float) -> float:
+        """The factor of a loss when the share `done` in [0, 1] of training lies behind; 1 on the average."""
+        if self.balance == "constant":
+            return 1.0
+        falling = soft == (self.balance == "soft-then-hard")
+        return 2 * (1 - done) if falling else 2 * done

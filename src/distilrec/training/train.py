@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from distilrec.files import digest_arrays, digest_json, read_json, recover
+from distilrec.files import digest_arrays, digest_json
 from distilrec.models.trained import Trained, create
+from distilrec.training.checkpoint import finished_as
 from distilrec.training.finish import finish
 from distilrec.training.fit import fit
 from distilrec.training.settings import TrainSettings
@@ -46,7 +47,7 @@ def train(
         [None if array is None else digest_arrays(np.ascontiguousarray(array)) for array in (content, start)],
         None if layers_from is None else layers_from.training.get("identity"),
     ])
-    if folder is not None and _finished_as(folder, identity):
+    if folder is not None and finished_as(folder, identity):
         found = Trained.load(folder, split, device=settings.device)
         found.content = content
         return found
@@ -73,10 +74,3 @@ def train(
     if folder is not None:
         trained.save(folder)
     return trained
-
-
-def _finished_as(folder: Path, identity: str) -> bool:
-    """Whether a finished model of just these data, settings and knowledge stands there."""
-    recover(folder)
-    path = folder / "model.json"
-    return path.exists() and read_json(path)["training"].get("identity") == identity
