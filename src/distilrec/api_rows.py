@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distilrec.api_shared import divide, trained_facts
 from distilrec.errors import DataError, RecipeError, nearest, problem
@@ -14,6 +17,7 @@ from distilrec.evaluation.row_contest import RowContestant, row_contest
 from distilrec.files import digest_json, read_json, recover, write_json
 from distilrec.knowledge.extract_rows import extract_rows, importance_of
 from distilrec.knowledge.store import KnowledgeStore
+from distilrec.losses import ROW_HARD
 from distilrec.models import ROW_BASELINES, ROW_MODELS, row_model_settings
 from distilrec.models.base_rate import BaseRate
 from distilrec.models.predictor import TrainedRows
@@ -22,11 +26,12 @@ from distilrec.teachers import ROW_TEACHERS, outside_settings, row_teacher
 from distilrec.training.row_fit import check_row_terms, default_losses
 from distilrec.training.row_train import train_rows
 from distilrec.training.settings import TrainSettings
+from distilrec.types import PARTS
 from distilrec.types_rows import Predictor, RowSplit
 
 __all__ = [
-    "default_metric", "distill_on_rows", "evaluate_on_rows", "extract_from_rows", "fit_row_baseline", "served_features",
-    "soft_losses", "teach_on_rows",
+    "EachAlone", "default_metric", "distill_on_rows", "evaluate_on_rows", "extract_from_rows", "fit_row_baseline",
+    "served_features", "soft_losses", "teach_on_rows", "train_each_alone",
 ]
 
 _LOGISTIC: dict[str, Any] = {"epochs": 30, "batch_size": 512, "learning_rate": 0.01, "patience": 3}  # of the baseline
@@ -165,6 +170,64 @@ def distill_on_rows(
     twin = train_rows(name, split, own, own_training, name="control", features=read, losses=plain, metric=chosen,
                       folder=target / "control" if target else None, min_steps=steps)
     return student, twin
+
+
+@dataclass(frozen=True, eq=False)
+class EachAlone:
+    """One model for each head, none of which saw another head's labels, answering together. A Predictor."""
+
+    name: str
+    members: Sequence[TrainedRows]
+    views: Sequence[RowSplit]
+
+    def predict(self, split: RowSplit, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, O]; rows are those of the table that the models were trained on."""
+        if len(split) != len(self.views[0]):
+            raise DataError(problem(f"a table of {len(split)} rows", f"the one of {len(self.views[0])} rows"))
+        return np.concatenate([one.predict(view, rows) for one, view in zip(self.members, self.views, strict=True)], 1)
+
+    @property
+    def parameters(self) -> int:
+        return sum(one.parameters for one in self.members)
+
+    @property
+    def digest(self) -> str:
+        return digest_json([one.digest for one in self.members])
+
+
+def train_each_alone(
+    name: str, split: RowSplit, *, features: Sequence[str] | None = None, losses: Mapping[str, float] | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None, steps: int = 0, seed: int = 0,
+    folder: str | Path | None = None, **settings: Any,
+) -> EachAlone:
+    """Single-task controls: the architecture of the student once for each head, trained on that head's labels alone.
+
+    Each sees the rows that have its label, in batches that hold as many labels as those of the student, and has at
+    least as many steps. A head `after` another one stands by itself.
+
+    Args:
+        features, losses: as in distill_on_rows. own: head -> settings over `settings`. steps: those of the student.
+    """
+    read = list(features) if features is not None else served_features(split)
+    members, views = [], []
+    for head in split.heads:
+        known = ~np.isnan(split.labels[head.name]).all(axis=1)
+        view = replace(split, heads=(replace(head, after=None),), labels={head.name: split.labels[head.name]},
+                       parts=np.where(known | (split.parts == PARTS.index("test")), split.parts, -1).astype(np.int8))
+        mine = (own or {}).get(head.name, {})
+        model, training = divide(name, {**settings, **mine}, row_model_settings(name), seed=seed)
+        share = view.n_rows("train") / split.n_rows("train")
+        size = training.batch_size if "batch_size" in mine else max(1, round(training.batch_size * share))
+        terms = losses or default_losses(view.heads)
+        epochs = max(training.epochs, -(-steps // -(-view.n_rows("train") // size)))
+        members.append(train_rows(
+            name, view, model, training.model_copy(update={"batch_size": size, "epochs": epochs}),
+            name=f"{head.name} alone", features=read, metric=default_metric(view), min_steps=steps,
+            losses={key: weight for key, weight in terms.items() if head.kind in ROW_HARD[key]},
+            folder=None if folder is None else Path(folder) / head.name,
+        ))
+        views.append(view)
+    return EachAlone("single-task", members, views)
 
 
 def fit_row_baseline(name: str, split: RowSplit, *, metric: str | None = None, seed: int = 0) -> Predictor:

@@ -104,6 +104,8 @@ class Control(Section):
     train: dict[str, Any] = {}
     losses: dict[str, Share] = {"cross_entropy": 1.0}
     scratch: bool = False  # also train one without any content, for comparison with publications
+    # predict, tag: also one model for each head alone; settings of its own by head, over those of the control
+    single_task: bool | dict[str, dict[str, Any]] = False
 
 
 class KnowledgeSettings(Section):

@@ -28,7 +28,7 @@ OF_THE_RUN = {"device": "device", "seed": "seeds"}  # settings of training that 
 OF_ROWS = (
     "data.joins", "features", "labels", "group", "weight", "teacher.members", "teacher.features", "teacher.space",
     "teacher.trust", "knowledge.hidden", "knowledge.folds", "knowledge.extra", "knowledge.swap", "student.features",
-    "student.auxiliary", "evaluate.slices",
+    "student.auxiliary", "control.single_task", "evaluate.slices",
 )
 OF_RANKING = (
     "data.layout", "data.items", "data.users", "data.text", "data.clean", "text", "knowledge.top_k",

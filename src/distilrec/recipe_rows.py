@@ -154,6 +154,12 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
     if student.model not in ROW_MODELS:
         yield from named(("student", "model"), student.model, ROW_MODELS)
         return
+    if recipe.control.single_task and len(recipe.labels) < 2:
+        yield ("control", "single_task"), "a recipe of one head", "at least two heads; the control is of one already"
+    if isinstance(recipe.control.single_task, dict):
+        for head, own in recipe.control.single_task.items():
+            yield from named(("control", "single_task", head), head, recipe.labels)
+            yield from _trial(recipe, ("control", "single_task", head), own)
     yield from _arguments(("student", "settings"), student.model, student.settings)
     yield from _arguments(("control", "settings"), student.model, recipe.control.settings)
     for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):

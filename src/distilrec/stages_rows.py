@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from distilrec import api
-from distilrec.api_rows import distill_on_rows, extract_from_rows, fit_row_baseline
+from distilrec.api_rows import EachAlone, distill_on_rows, extract_from_rows, fit_row_baseline, train_each_alone
 from distilrec.api_shared import trained_facts
 from distilrec.bundle.runtime import load
 from distilrec.data import encode_texts, prepare_rows, shop_table, simulate_shop
@@ -19,7 +19,7 @@ from distilrec.data.row_table import join, read_rows
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.contest import Report
 from distilrec.evaluation.row_contest import RowContestant, row_contest
-from distilrec.files import digest_json
+from distilrec.files import digest_json, read_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.predictor import TrainedRows
 from distilrec.recipe import ModelSection, Recipe, TeacherSection
@@ -80,7 +80,25 @@ def distill(
         student_settings=own, folder=folder, metric=recipe.evaluate.metric,
         **{**section.settings, **training_of(section.train, recipe, seed)},
     )
+    if folder == out / "students" / f"seed-{seed}":  # trials are of student and control alone
+        _single_tasks(recipe, out, split, seed)
     return api.Student(*made, split)
+
+
+def _single_tasks(recipe: Recipe, out: Path, split: RowSplit, seed: int) -> EachAlone | None:
+    """The single-task controls of one seed, trained or loaded, with the settings of its control; None without them."""
+    section, wanted = recipe.student, recipe.control.single_task
+    if not wanted:
+        return None
+    folder = out / "students" / f"seed-{seed}"
+    said = read_json(folder / "control" / "model.json")
+    steps = int(read_json(folder / "student" / "model.json")["training"]["steps"])
+    base = {**said["settings"], **said["training"]["settings"], "epochs": section.train.epochs,
+            "seed": seed, "device": recipe.device}
+    return train_each_alone(
+        section.model, split, features=section.features, losses=recipe.control.losses or None,
+        own=wanted if isinstance(wanted, dict) else None, steps=steps, folder=folder / "single-task", **base,
+    )
 
 
 def load_model(folder: Path, split: RowSplit) -> TrainedRows:
@@ -99,6 +117,10 @@ def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any
         same_weights(models, folders, role)
         served = [load(folder / f"{role}.bundle") for folder in folders]
         chosen.append(RowContestant(role, role, served, timed=served[0], **trained_facts(models)))
+    alone = [one for seed in recipe.seeds if (one := _single_tasks(recipe, out, split, seed)) is not None]
+    if alone:
+        facts = trained_facts(alone)  # without curves: each is of another metric
+        chosen.append(RowContestant("single-task", "control", alone, train_seconds=facts["train_seconds"]))
     chosen += [RowContestant(n, "baseline", [fit_row_baseline(n, split, metric=metric)])
                for n in recipe.evaluate.baselines]
     return row_contest(chosen, split, metric=metric, seeds=recipe.seeds, recipe=recipe.name, lineage=lineage,
