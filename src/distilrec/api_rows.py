@@ -14,7 +14,7 @@ from distilrec.api_shared import divide, trained_facts
 from distilrec.errors import DataError, RecipeError, nearest, problem
 from distilrec.evaluation.contest import Report
 from distilrec.evaluation.row_contest import RowContestant, row_contest
-from distilrec.files import digest_json, read_json, recover, write_json
+from distilrec.files import digest_json, read_object, recover, write_json
 from distilrec.knowledge.extract_rows import extract_rows, importance_of
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.losses import ROW_HARD
@@ -108,7 +108,7 @@ def _trees(
     if folder is not None:
         recover(folder)
         stamp = folder.with_name(f"{folder.name}.json")
-        if stamp.exists() and (folder / "trees.json").exists() and read_json(stamp)["identity"] == identity:
+        if stamp.exists() and (folder / "trees.json").exists() and read_object(stamp, {"identity": str})["identity"] == identity:
             return Trees.load(folder)
         stamp.unlink(missing_ok=True)
     trees = fit_trees(split, settings, features=features, seed=seed)

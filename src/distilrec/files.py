@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from distilrec.errors import DataError, problem
+from distilrec.errors import DataError, DistilrecError, problem
 
 __all__ = [
     "NotJsonError", "atomic_file", "atomic_folder", "digest_arrays", "digest_file", "digest_json", "known_digest",
-    "read_json", "recover", "write_json",
+    "read_json", "read_object", "recover", "well_formed", "write_json",
 ]
 
 _STALE = 3600.0  # seconds after which nobody is at work on a temporary file or folder any more
 _SETTLED = 2_000_000_000  # nanoseconds after which a change of a file is sure to show in its times
+_RESTORE = "restore it, or delete it and run the same command again"
 _known: dict[str, tuple[tuple[int, ...], str]] = {}  # path -> (size, times, inode) and SHA-256, of this process
 
 
@@ -41,8 +42,7 @@ class NotJsonError(DataError, json.JSONDecodeError):
     def __init__(self, path: Path, error: ValueError) -> None:
         at = (error.doc, error.pos) if isinstance(error, json.JSONDecodeError) else ("", 0)
         json.JSONDecodeError.__init__(self, str(error), *at)
-        self.args = (problem(f"{path} is not JSON ({error})", "the whole file, as it was written",
-                             "restore it, or delete it and run the same command again"),)
+        self.args = (problem(f"{path} is not JSON ({error})", "the whole file, as it was written", _RESTORE),)
 
 
 @contextlib.contextmanager
@@ -177,6 +177,33 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or not even UTF-8
         raise NotJsonError(Path(path), error) from error
+
+
+def read_object(path: str | Path, fields: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object that has at least `fields`, each of its type. Raises DataError for any other document."""
+    document = read_json(path)
+    held = document if isinstance(document, dict) else {}
+    wrong = [name for name, kind in fields.items() if not isinstance(held.get(name), kind)]
+    if wrong or not isinstance(document, dict):
+        raise DataError(problem(f"{path}: {', '.join(wrong) or 'all of it'} is missing or of another type",
+                                "the document as it was written", _RESTORE))
+    return document
+
+
+@contextlib.contextmanager
+def well_formed(path: str | Path, error: type[DistilrecError] = DataError) -> Iterator[None]:
+    """Around the reading of a document: where it is of another form than was written, `error` names the file.
+
+    JSON that is whole can still lack a field or hold a list where a number belongs; what Python makes of that says
+    nothing to who has to mend it.
+    """
+    try:
+        yield
+    except DistilrecError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as found:
+        raise error(problem(f"{path} is not of the form in which it was written ({type(found).__name__}: {found})",
+                            "the document as it was written", _RESTORE)) from found
 
 
 def digest_file(path: str | Path) -> str:

@@ -35,7 +35,7 @@ from distilrec.errors import KnowledgeError, problem
 from distilrec.evaluation.card import render_card
 from distilrec.evaluation.contest import Report
 from distilrec.evaluation.report import read_report
-from distilrec.files import atomic_folder, digest_json, read_json, recover, write_json
+from distilrec.files import atomic_folder, digest_json, read_json, read_object, recover, well_formed, write_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import dump_recipe
@@ -94,7 +94,7 @@ def stage_prepare(recipe: Recipe, out: Path, *, say: Say = print) -> AnySplit:
                             recipe.features, recipe.labels, recipe.group, recipe.weight])
     stamp = out / "data.json"
     recover(folder)
-    if mark.exists() and stamp.exists() and read_json(stamp)["identity"] == identity:
+    if mark.exists() and stamp.exists() and read_object(stamp, {"identity": str})["identity"] == identity:
         split = _load(recipe, folder)
         say(f"prepare: nothing to do, {describe(split)} in {folder}")
         return split
@@ -135,7 +135,7 @@ def stage_extract(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = prin
     with _idle("extract", out / "knowledge", say):
         for seed in recipe.seeds:
             manifest = out / "knowledge" / f"seed-{seed}" / "manifest.json"
-            if manifest.exists() and read_json(manifest).get("split_digest") != split.digest:
+            if manifest.exists() and read_object(manifest, {"schema": int}).get("split_digest") != split.digest:
                 manifest.unlink()  # this run's own store, of data that have changed: made anew
             stores.append(stages_of(recipe).extract(recipe, out, split, seed))
     for store in stores:
@@ -181,7 +181,9 @@ def stage_export(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print
                 idle &= _export(load_model(folder / role, split), folder / f"{role}.bundle", split, recipe)
         if not (folder / "student" / "model.json").exists():
             raise KnowledgeError(problem(f"{folder} holds no trained student", do="run `distilrec distill` first"))
-        (value,) = read_json(folder / "student" / "model.json")["training"]["valid"].values()  # what selected it
+        path = folder / "student" / "model.json"
+        with well_formed(path, KnowledgeError):
+            (value,) = map(float, read_json(path)["training"]["valid"].values())  # what selected it
         if best == out or better(value, best_value):
             best, best_value = folder / "student.bundle", value
     stamp, made = out / "bundle.json", read_json(best.with_suffix(".json"))
@@ -228,7 +230,7 @@ def _made(recipe: Recipe, out: Path) -> dict[str, str]:
     """Digests of the trained weights of a run, by place in the run folder."""
     models = [path for seed in recipe.seeds for part in ("teachers", "students")
               for path in sorted((out / part / f"seed-{seed}").rglob("model.json"))]
-    return {str(path.parent.relative_to(out)): read_json(path)["digest"] for path in models}
+    return {str(path.parent.relative_to(out)): read_object(path, {"digest": str})["digest"] for path in models}
 
 
 def _lineage(recipe: Recipe, out: Path, split: AnySplit) -> dict[str, Any]:
@@ -248,8 +250,10 @@ def _tune(recipe: Recipe, out: Path, split: AnySplit, say: Say) -> tuple[dict[st
     if not trials.student:
         return {}, {}
     if isinstance(split, Split) and split.method == REFIT:  # there is nothing left to choose by
-        tuned = read_json(out / CHOOSING / "students" / "tuned.json")
-        return tuned["student"]["settings"], tuned["control"]["settings"]
+        path = out / CHOOSING / "students" / "tuned.json"
+        with well_formed(path):
+            tuned = read_json(path)
+            return dict(tuned["student"]["settings"]), dict(tuned["control"]["settings"])
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     better = _better(recipe)
     for index, (own, of_control) in enumerate(zip(trials.student, trials.control, strict=True)):

@@ -15,8 +15,9 @@ from distilrec.data import prepare, simulate_shop
 from distilrec.data.split import REFIT
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.contest import Contestant, Report, contest
-from distilrec.files import read_json
+from distilrec.files import read_object
 from distilrec.knowledge.store import KnowledgeStore
+from distilrec.losses import SOFT
 from distilrec.models.trained import Trained
 from distilrec.recipe import Recipe
 from distilrec.runfolder import cache_folder
@@ -61,7 +62,8 @@ def extract(recipe: Recipe, out: Path, split: Split, seed: int) -> KnowledgeStor
     known = recipe.knowledge
     return api.extract(teacher_of(recipe, out, split, seed), split, top_k=known.top_k,
                        folder=out / "knowledge" / f"seed-{seed}", content=content_of(recipe, split),
-                       temperature=known.temperature)
+                       temperature=known.temperature,
+                       signals=sorted({*known.signals, *(SOFT[name] for name in recipe.student.losses if name in SOFT)}))
 
 
 def distill(
@@ -88,7 +90,7 @@ def _chosen(out: Path, split: Split, folder: Path) -> dict[str, Any] | None:
     if split.method != REFIT:
         return None
     path = out / CHOOSING / folder.relative_to(out) / "model.json"
-    return read_json(path)["training"] if path.exists() else None
+    return read_object(path, {"training": dict})["training"] if path.exists() else None
 
 
 def content_of(recipe: Recipe, split: Split) -> np.ndarray | None:

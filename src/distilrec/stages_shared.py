@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrec.errors import KnowledgeError, problem
-from distilrec.files import read_json
+from distilrec.files import read_object
 from distilrec.recipe import Recipe
 from distilrec.recipe_checks import MEMBER_STEP
 from distilrec.training.settings import TrainSettings
@@ -36,6 +36,6 @@ def same_weights(models: Sequence[Any], folders: Sequence[Path], role: str) -> N
     """
     for model, folder in zip(models, folders, strict=True):
         stamp = folder / f"{role}.json"
-        if not stamp.exists() or read_json(stamp)["weights"] != model.digest:
+        if not stamp.exists() or read_object(stamp, {"weights": str})["weights"] != model.digest:
             raise KnowledgeError(problem(f"{folder / role} was trained after its bundle was exported",
                                          "a bundle of the same weights", "run `distilrec export` first"))

@@ -20,6 +20,7 @@ from distilrec.bundle import config as folder
 from distilrec.bundle.row_runtime import RowBundle, open_rows
 from distilrec.bundle.session import open_graph, timed
 from distilrec.errors import BundleError, DataError, problem
+from distilrec.files import well_formed
 from distilrec.types import Histories, Recommendations
 
 __all__ = ["Bundle", "Recommendation", "latency", "load", "load_rank", "load_rows"]
@@ -54,6 +55,11 @@ def load(path: str | Path, *, verify: bool = True, threads: int = 1) -> Any:
     Raises BundleError, naming the file, if a byte changed, a file is missing, or a newer distilrec made it.
     """
     path = Path(path)
+    with well_formed(path, BundleError):
+        return _open(path, verify, threads)
+
+
+def _open(path: Path, verify: bool, threads: int) -> Any:
     if verify:
         folder.verify(path)
     config = folder.read_config(path)
@@ -142,7 +148,12 @@ class Bundle:
     def titles(self) -> list[str | None] | None:
         """Titles by internal id, for display; None if the data had none."""
         file = self.path / "titles.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        titles = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        fitting = isinstance(titles, list) and len(titles) == self.n_items
+        if titles is not None and not (fitting and all(isinstance(one, str | None) for one in titles)):
+            raise BundleError(problem(f"{file} does not hold a title or null for each of {self.n_items} items",
+                                      "files of one export"))
+        return titles
 
     def title(self, key: str) -> str | None:
         return self.titles[self._ids[key]] if self.titles is not None and key in self._ids else None
@@ -300,6 +311,6 @@ def _vocabulary(file: Path, expected: int | None) -> list[str]:
         keys = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(problem(f"{file} cannot be read: {error}", "a JSON list of keys")) from None
-    if not isinstance(keys, list) or (expected is not None and len(keys) != expected):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or (expected is not None and len(keys) != expected):
         raise BundleError(problem(f"{file} does not hold the {expected} keys of config.json", "files of one export"))
     return keys

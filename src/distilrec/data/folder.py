@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrec.errors import DataError, problem
-from distilrec.files import NotJsonError, atomic_folder, digest_file, read_json, recover, write_json
+from distilrec.files import NotJsonError, atomic_folder, digest_file, read_json, recover, well_formed, write_json
 from distilrec.types import Dataset, Interactions, Split
 
 __all__ = ["load_split", "save_split"]
@@ -70,6 +70,11 @@ def load_split(folder: str | Path) -> Split:
     """
     folder = Path(folder)
     recover(folder)
+    with well_formed(folder / "manifest.json"):
+        return _read(folder)
+
+
+def _read(folder: Path) -> Split:
     manifest = _manifest(folder)
     arrays = {
         name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r", allow_pickle=False)

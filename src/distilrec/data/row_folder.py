@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from distilrec.errors import DataError, problem
 from distilrec.features import Feature
-from distilrec.files import atomic_folder, digest_file, read_json, recover, write_json
+from distilrec.files import atomic_folder, digest_file, read_json, recover, well_formed, write_json
 from distilrec.types_rows import Head, RowSplit
 
 __all__ = ["load_rows", "save_rows"]
@@ -58,6 +58,11 @@ def load_rows(folder: str | Path) -> RowSplit:
     """
     folder = Path(folder)
     recover(folder)
+    with well_formed(folder / "manifest.json"):
+        return _read(folder)
+
+
+def _read(folder: Path) -> RowSplit:
     manifest = _manifest(folder)
     arrays: dict[str, Any] = {
         name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r", allow_pickle=False)

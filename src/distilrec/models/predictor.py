@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from distilrec.errors import DataError, KnowledgeError, RecipeError, nearest, problem
 from distilrec.features import Feature
-from distilrec.files import atomic_folder, digest_arrays, digest_file, digest_json, read_json, recover, write_json
+from distilrec.files import (
+    atomic_folder,
+    digest_arrays,
+    digest_file,
+    digest_json,
+    read_object,
+    recover,
+    well_formed,
+    write_json,
+)
 from distilrec.models import row_model_class, row_model_settings
 from distilrec.models.coupling import couple
 from distilrec.models.fields import inputs_of
@@ -26,6 +35,7 @@ from distilrec.types_rows import Head, Outputs, RowSplit
 __all__ = ["TrainedRows", "create_rows", "features_read"]
 
 BLOCK = 4096  # rows that are answered together
+_FIELDS = {"name": str, "architecture": str, "settings": dict, "split_digest": str, "training": dict, "digest": str}
 
 
 @dataclass(eq=False)
@@ -139,7 +149,12 @@ class TrainedRows:
             KnowledgeError: changed weights, or another split.
         """
         recover(folder)
-        meta = read_json(folder / "model.json")
+        with well_formed(folder / "model.json", KnowledgeError):
+            return cls._read(folder, split, device)
+
+    @classmethod
+    def _read(cls, folder: Path, split: RowSplit | None, device: str) -> TrainedRows:
+        meta = read_object(folder / "model.json", _FIELDS)
         if digest_file(folder / "model.safetensors") != meta["digest"]:
             raise KnowledgeError(problem(f"{folder / 'model.safetensors'} has changed since it was written",
                                          f"SHA-256 {meta['digest']}", "train it again, or restore the file"))
