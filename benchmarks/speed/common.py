@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
+
+from rivals import Clock, processor
 
 __all__ = ["DIM", "HEADS", "HISTORY", "LAYERS", "SEED", "Clock", "Data", "Run", "arguments"]
 
@@ -79,7 +80,7 @@ class Run:
         self.document = {
             "library": library, "version": version, "settings": settings, "goal": args.goal, "status": "running",
             "date": date.today().isoformat(), "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "processor": _processor(), "cores": os.cpu_count(), "threads": 1, "seconds_to_goal": None, "epochs": [],
+            "processor": processor(), "cores": os.cpu_count(), "threads": 1, "seconds_to_goal": None, "epochs": [],
         }
         self.past = 0
 
@@ -111,16 +112,6 @@ class Run:
         return not stop
 
 
-class Clock:
-    """Wall and CPU seconds of this process since the last start."""
-
-    def start(self) -> None:
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-    def stop(self) -> tuple[float, float]:
-        return time.perf_counter() - self.wall, time.process_time() - self.cpu
-
-
 def arguments(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", required=True, help=".npz written by run.py")
@@ -129,11 +120,3 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--goal", type=float, default=0.03)
     parser.add_argument("--cap", type=float, default=3600.0, help="seconds")
     return parser.parse_args()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

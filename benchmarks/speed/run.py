@@ -13,18 +13,15 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 HERE = Path(__file__).resolve().parent
-TORCH = "torch==2.13.0"  # first and alone: what comes later must take this build
-REQUIREMENTS = {
-    "recbole": ["recbole==1.2.1", "setuptools<80", "numpy<2", "pandas<3", "scipy<1.14"],
-    "rectools": ["rectools[torch]==0.19", "numpy<2"],
-}
+sys.path.insert(0, str(HERE.parent))
+from rivals import environment, envs_folder, surroundings  # noqa: E402  (a file beside this folder, no package)
+
 SCRIPTS = {"recbole": "with_recbole.py", "rectools": "with_rectools.py", "ours": "ours.py"}
 
 
@@ -32,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the shared layout; default $DISTILREC_DATA/amazon-beauty")
     parser.add_argument("--only", nargs="+", choices=sorted(SCRIPTS), default=list(SCRIPTS))
-    parser.add_argument("--envs", type=Path, default=os.environ.get("DISTILREC_BENCH_ENVS", HERE.parent / ".envs"))
+    parser.add_argument("--envs", type=Path, default=envs_folder())
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--goal", type=float, default=0.03, help="validation NDCG@10 at which a run ends")
     parser.add_argument("--cap", type=float, default=3600.0, help="seconds after which a run is cut off")
@@ -77,15 +74,9 @@ def run(name: str, data: Path, args: argparse.Namespace) -> bool:
         str(python), str(HERE / SCRIPTS[name]), "--data", str(data), "--out", str(out), "--work", str(work),
         "--goal", str(args.goal), "--cap", str(args.cap),
     ]
-    surroundings = {
-        **os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
-    }
-    if name == "ours":
-        source = str(HERE.parent.parent / "src")
-        surroundings["PYTHONPATH"] = os.pathsep.join([source, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     # The cap is checked after an epoch; the time-out catches a library that never ends one.
     try:
-        subprocess.run(command, env=surroundings, check=True, cwd=work, timeout=2 * args.cap)
+        subprocess.run(command, env=surroundings(ours=name == "ours"), check=True, cwd=work, timeout=2 * args.cap)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         print(f"{name}: {error}", file=sys.stderr)
     return finished(out)
@@ -93,21 +84,6 @@ def run(name: str, data: Path, args: argparse.Namespace) -> bool:
 
 def finished(out: Path) -> bool:
     return out.exists() and json.loads(out.read_text(encoding="utf-8"))["status"] in ("reached", "capped")
-
-
-def environment(name: str, folder: Path) -> Path:
-    """Build (once) the library's virtual environment and return its python."""
-    place = folder / name
-    python, stamp = place / "bin" / "python", place / "installed.txt"
-    wanted = "\n".join([TORCH, *REQUIREMENTS[name]]) + "\n"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return python
-    print(f"{name}: building {place}")
-    venv.create(place, with_pip=True)
-    for packages in ([TORCH, "numpy<2", "setuptools<80"], [TORCH, *REQUIREMENTS[name]]):
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
-    stamp.write_text(wanted, encoding="utf-8")
-    return python
 
 
 def table(results: Path) -> None:
