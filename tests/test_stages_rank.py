@@ -72,3 +72,33 @@ def test_another_number_of_threads_or_device_trains_and_measures_nothing_anew(
         pipeline.run(recipe_of("device=cuda"), tmp_path, say=lambda line: None)
     assert loaded == ["cuda"]
     assert len(trainings) == 3
+
+
+@pytest.mark.parametrize(("of_control", "again"), [("[{}, {dropout: 0.5}]", 0), ("[{dropout: 0.5}, {}]", 1)])
+def test_the_winners_of_tuning_are_not_trained_twice(
+    of_control: str, again: int, tmp_path: Path, trainings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the same settings, of which the first wins, beside others that win for the control in the first or second
+    trial: only a control beside another student than its own has to be trained once more."""
+    recipe = recipe_of(f"tune={{student: [{{}}, {{}}], control: {of_control}}}",
+                       "student.train.learning_rate=0.01", "seeds=[0, 1]")
+    values = {0.0: 0.9, 0.5: 0.1}  # dropout -> what validation says
+
+    original = train_module.Trained.__init__
+
+    def judged(self: Any, *args: Any, **settings: Any) -> None:
+        original(self, *args, **settings)
+        self.training["valid"] = {"ndcg@10": values[self.settings["dropout"]]}
+
+    monkeypatch.setattr(train_module.Trained, "__init__", judged)
+    split = pipeline.stage_prepare(recipe, tmp_path, say=lambda line: None)
+    for stage in ("teach", "extract", "distill"):
+        pipeline.STAGES[stage](recipe, tmp_path, split, say=lambda line: None)
+    students = trainings[2:]  # after the teachers of two seeds
+    assert students.count("training student") == 2 + 1, "two trials, and the second seed"
+    assert students.count("training control") == 2 + 1 + again
+    first = load_model(tmp_path / "students" / "seed-0" / "student", split)
+    assert first.digest == load_model(tmp_path / "students" / "trials" / "0" / "student", split).digest
+    trainings.clear()
+    pipeline.STAGES["distill"](recipe, tmp_path, split, say=lambda line: None)
+    assert not trainings

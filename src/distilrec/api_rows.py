@@ -108,7 +108,8 @@ def _trees(
     if folder is not None:
         recover(folder)
         stamp = folder.with_name(f"{folder.name}.json")
-        if stamp.exists() and (folder / "trees.json").exists() and read_object(stamp, {"identity": str})["identity"] == identity:
+        there = stamp.exists() and (folder / "trees.json").exists()
+        if there and read_object(stamp, {"identity": str})["identity"] == identity:
             return Trees.load(folder)
         stamp.unlink(missing_ok=True)
     trees = fit_trees(split, settings, features=features, seed=seed)

@@ -254,7 +254,7 @@ def _tune(recipe: Recipe, out: Path, split: AnySplit, say: Say) -> tuple[dict[st
         with well_formed(path):
             tuned = read_json(path)
             return dict(tuned["student"]["settings"]), dict(tuned["control"]["settings"])
-    best: dict[str, tuple[float, dict[str, Any]]] = {}
+    best: dict[str, tuple[float, dict[str, Any], Path]] = {}
     better = _better(recipe)
     for index, (own, of_control) in enumerate(zip(trials.student, trials.control, strict=True)):
         folder = out / "students" / "trials" / str(index)
@@ -262,11 +262,26 @@ def _tune(recipe: Recipe, out: Path, split: AnySplit, say: Say) -> tuple[dict[st
         for role, model, settings in (("student", pair.model, own), ("control", pair.control, of_control)):
             value = model.training["valid"][recipe.evaluate.metric]
             if role not in best or better(value, best[role][0]):
-                best[role] = (value, settings)
+                best[role] = (value, settings, folder)
         say(f"tune: trial {index + 1} of {len(trials.student)}: student{validation(pair.model)}; "
             f"control{validation(pair.control)}")
-    write_json(out / "students" / "tuned.json", {role: {"valid": v, "settings": s} for role, (v, s) in best.items()})
+    chosen = {role: {"valid": value, "settings": settings} for role, (value, settings, _) in best.items()}
+    write_json(out / "students" / "tuned.json", chosen)
+    _adopt(out / "students" / f"seed-{seed}", best["student"][2], best["control"][2])
     return best["student"][1], best["control"][1]
+
+
+def _adopt(folder: Path, of_student: Path, of_control: Path) -> None:
+    """Take the models of the trials that won for those of the first seed, which would come out the same.
+
+    A control follows the shape and the steps of its student, so it is the same only beside the student that won.
+    """
+    for role in ROLES if of_control == of_student else ROLES[:1]:
+        found = of_student / role
+        recover(folder / role)
+        if (found / "model.json").exists() and not (folder / role / "model.json").exists():
+            with atomic_folder(folder / role) as temporary:
+                shutil.copytree(found, temporary, dirs_exist_ok=True)
 
 
 def _better(recipe: Recipe) -> Callable[[float, float], bool]:

@@ -311,6 +311,7 @@ def _vocabulary(file: Path, expected: int | None) -> list[str]:
         keys = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(problem(f"{file} cannot be read: {error}", "a JSON list of keys")) from None
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or (expected is not None and len(keys) != expected):
+    listed = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not listed or (expected is not None and len(keys) != expected):
         raise BundleError(problem(f"{file} does not hold the {expected} keys of config.json", "files of one export"))
     return keys
