@@ -78,10 +78,11 @@ def model_settings(name: str) -> list[str]:
     return [argument for argument in inspect.signature(model_class(name).__init__).parameters if argument not in given]
 
 
-def fitted_settings(name: str) -> list[str]:
-    """The arguments of a BASELINE's `fit` that a recipe may set; the seed is the run's."""
-    return [argument for argument in inspect.signature(model_class(name).fit).parameters
-            if argument not in ("split", "seed")]
+def fitted_settings(name: str) -> dict[str, Any]:
+    """What a recipe may set of a model that is fitted in one pass: name -> default. The seed is the run's."""
+    known = inspect.signature(model_class(name).fit).parameters
+    own = {argument: one.default for argument, one in known.items() if argument not in ("split", "seed")}
+    return {**own, "temperature": 1.0}
 
 
 def row_model_settings(name: str) -> list[str]:

@@ -58,6 +58,11 @@ class ALS(Factors):
         made.arrays["users"] = made._solve(seen)
         return made
 
+    @property
+    def per_user(self) -> bool:
+        """Whether all decisions of a known user get one answer."""
+        return bool(self.settings["fold_in"] == "unknown")
+
     def vectors(self, histories: Histories) -> np.ndarray:
         """float32 [B, D], the vectors of the users who have these histories."""
         if self.settings["fold_in"] == "unknown":

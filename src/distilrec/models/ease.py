@@ -56,7 +56,7 @@ class EASE(Fitted):
         return cls({"weights": weights.astype(np.float32, copy=False)}, {"regularization": float(regularization)},
                    split_digest=split.digest)
 
-    def scores(self, histories: Histories) -> np.ndarray:
+    def raw_scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         weights = self.arrays["weights"]
         return np.asarray(bag(histories, len(weights)) @ weights, dtype=np.float32)

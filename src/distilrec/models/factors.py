@@ -24,6 +24,11 @@ class Factors(Fitted):
     without train events by the mean user.
     """
 
+    @property
+    def per_user(self) -> bool:
+        """Whether all decisions of a known user get one answer."""
+        return True
+
     def folded(self, histories: Histories) -> np.ndarray:
         """float32 [B, D] from the items of the histories alone; rows of empty histories are not read."""
         raise NotImplementedError
@@ -43,7 +48,7 @@ class Factors(Fitted):
         out[~known & ~strange] = table[taught].mean(axis=0) if taught.any() else 0.0
         return out
 
-    def scores(self, histories: Histories) -> np.ndarray:
+    def raw_scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         return self.vectors(histories) @ self.arrays["items"].T
 

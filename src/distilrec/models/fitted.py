@@ -17,11 +17,12 @@ __all__ = ["Fitted", "bag", "largest", "seen_matrix"]
 
 
 class Fitted:
-    """A ranker that consists of arrays. Subclasses add `fit(split, **settings)` and `scores(histories)`.
+    """A ranker that consists of arrays. Subclasses add `fit(split, **settings)` and `raw_scores(histories)`.
 
     Args:
         arrays: what it reads to answer, by name.
-        settings: those of `fit`, JSON-able; `scores` may read them.
+        settings: those of `fit`, JSON-able, which answering may read, and `temperature`: what the raw scores are
+            divided by, so that a softmax of them is neither flat nor a single item. It changes no ranking.
         training: how it was made (seconds, validation, ...); says nothing about the answers.
     """
 
@@ -35,9 +36,13 @@ class Fitted:
         self.arrays, self.settings, self.split_digest = arrays, settings, split_digest
         self.training = training or {}
 
-    def scores(self, histories: Histories) -> np.ndarray:
+    def raw_scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         raise NotImplementedError
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        """float32 [B, I], the raw ones divided by the temperature."""
+        return self.raw_scores(histories) / np.float32(self.settings.get("temperature", 1.0))
 
     @property
     def parameters(self) -> int:

@@ -44,7 +44,7 @@ class ItemKNN(Fitted):
         return cls({"values": values, "items": best, "ends": ends},
                    {"neighbors": neighbors, "shrink": shrink, "decay": decay}, split_digest=split.digest)
 
-    def scores(self, histories: Histories) -> np.ndarray:
+    def raw_scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         rows = np.repeat(np.arange(len(histories)), histories.lengths)
         back = histories.offsets[1:][rows] - 1 - np.arange(len(rows))

@@ -24,6 +24,6 @@ class Popularity(Fitted):
         """From any I numbers."""
         return cls({"scores": counts.astype(np.float32)}, {}, split_digest=split_digest)
 
-    def scores(self, histories: Histories) -> np.ndarray:
+    def raw_scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         return np.repeat(self.arrays["scores"][None], len(histories), axis=0)

@@ -33,7 +33,7 @@ class UserKNN(Fitted):
                     "catalog": np.array([split.n_items], dtype=np.int64)},
                    {"neighbors": neighbors, "shrink": float(shrink)}, split_digest=split.digest)
 
-    def scores(self, histories: Histories) -> np.ndarray:
+    def raw_scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         seen, norms = self._seen, np.sqrt(np.diff(self._seen.indptr), dtype=np.float32)
         out = np.empty((len(histories), seen.shape[1]), dtype=np.float32)
