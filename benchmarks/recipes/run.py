@@ -20,7 +20,8 @@ from pathlib import Path
 from distilrec.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = {"amazon-beauty": "amazon-beauty", "movielens-1m": "ml-1m", "movielens-100k": "ml-100k"}
+SETS = {"amazon-beauty": "amazon-beauty", "movielens-1m": "ml-1m", "movielens-100k": "ml-100k",
+        "ads-ctr": "frappe-nfm", "movielens-ctr": "ml-1m-collm"}
 
 
 def main() -> None:
