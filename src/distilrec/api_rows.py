@@ -63,9 +63,9 @@ def served_features(split: RowSplit) -> list[str]:
 
 
 def teach_on_rows(
-    name: str, split: RowSplit, *, path: str | Path | None = None, space: str | None = None, trust: bool = False,
-    features: Sequence[str] | None = None, seed: int = 0, folder: str | Path | None = None, metric: str | None = None,
-    **settings: Any,
+    name: str, split: RowSplit, *, path: str | Path | None = None, space: str | Mapping[str, str] | None = None,
+    trust: bool = False, features: Sequence[str] | None = None, seed: int = 0, folder: str | Path | None = None,
+    metric: str | None = None, **settings: Any,
 ) -> Predictor:
     """Train a teacher on rows, or adopt one that was made elsewhere. See api.teach.
 
@@ -104,13 +104,15 @@ def _trees(
     from distilrec.teachers.trees import Trees, fit_trees
 
     read = None if features is None else list(features)
-    identity = digest_json(["trees", split.digest, dict(settings), read, seed])
+    of_trees = {key: value for key, value in settings.items() if key != "threads"}  # which change no tree
+    identity = digest_json(["trees", split.digest, of_trees, read, seed])
     if folder is not None:
         recover(folder)
         stamp = folder.with_name(f"{folder.name}.json")
         there = stamp.exists() and (folder / "trees.json").exists()
         if there and read_object(stamp, {"identity": str})["identity"] == identity:
-            return Trees.load(folder)
+            found = Trees.load(folder)
+            return replace(found, training={**found.training, "threads": settings.get("threads", 1)})
         stamp.unlink(missing_ok=True)
     trees = fit_trees(split, settings, features=features, seed=seed)
     if folder is not None:

@@ -14,6 +14,7 @@ __all__ = [
 ]
 
 Positive = Annotated[int, Field(ge=1)]
+Space = Literal["probability", "logit", "value"]
 Share = Annotated[float, Field(ge=0)]
 
 # Defaults that differ in a pointwise recipe, by section and key; `None` as a metric becomes the first head's own.
@@ -85,7 +86,7 @@ class TeacherSection(ModelSection):
     copies: Positive = 1  # more than one: an ensemble, each member from a seed of its own
     members: list[ModelSection] = []  # predict, tag: unlike models, whose mean logit teaches
     features: list[str] | None = None  # predict, tag: those it reads; all by default
-    space: Literal["probability", "logit", "value"] | None = None  # of an outside teacher's output: stated, not guessed
+    space: Space | dict[str, Space] | None = None  # of an outside teacher's output, or by head; never guessed
     trust: bool = False  # let a teacher's file run code when it is opened (unpickling)
 
 

@@ -120,6 +120,7 @@ def _losses(recipe: Recipe) -> Iterator[Fault]:
 def _teacher(recipe: Recipe) -> Iterator[Fault]:
     from distilrec.models import ROW_MODELS
     from distilrec.teachers import ROW_TEACHERS
+    from distilrec.teachers.outside import spaces_of
 
     teacher = recipe.teacher
     trained = {**ROW_MODELS, "trees": ""}
@@ -135,6 +136,11 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
         yield ("teacher", "path"), "nothing", f"the file of the {teacher.model} teacher"
     if teacher.space is None:
         yield ("teacher", "space"), "nothing", "probability, logit or value: what its output is"
+    elif recipe.labels:
+        try:
+            spaces_of(teacher.space, _heads(recipe))
+        except DistilrecError as error:
+            yield ("teacher", "space"), *two_lines(error)
     if teacher.copies > 1 or teacher.members:
         yield ("teacher", "copies"), repr(teacher.copies), "1: a file cannot be trained again"
     if recipe.knowledge.folds:

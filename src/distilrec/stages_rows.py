@@ -156,7 +156,8 @@ def _member(
     recipe: Recipe, teacher: TeacherSection, one: ModelSection, folder: Path, split: RowSplit, seed: int
 ) -> Predictor:
     if one.model == "trees":
-        return api.teach("trees", split, folder=folder, features=teacher.features, seed=seed, **one.settings)
+        return api.teach("trees", split, folder=folder, features=teacher.features, seed=seed,
+                         **{"threads": recipe.threads, **one.settings})
     return api.teach(one.model, split, folder=folder, features=teacher.features, metric=recipe.evaluate.metric,
                      **{**one.settings, **training_of(one.train, recipe, seed)})
 

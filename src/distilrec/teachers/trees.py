@@ -7,6 +7,7 @@ vectors as they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,8 @@ def fit_trees(
             _parameters(known, kind, seed), data, num_boost_round=known["rounds"], valid_sets=[held],
             callbacks=[lightgbm.early_stopping(known["patience"], verbose=False), lightgbm.log_evaluation(0)])
         steps[output] = booster.best_iteration or booster.current_iteration()
-        texts.append(booster.model_to_string(num_iteration=steps[output]))
+        text = booster.model_to_string(num_iteration=steps[output])
+        texts.append(re.sub(r"\[num_threads: -?\d+\]", "[num_threads: 1]", text))  # the trees are the same
     return Trees(name, tuple(output_names(split.heads)), tuple(texts), tuple(constants), tuple(sources), tuple(columns),
                  tuple(owners), notes, {**known, "seed": seed, "trees": steps, "split_digest": split.digest})
 
