@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from distilrec.models.predictor import TrainedRows
 from distilrec.models.trained import Trained
 from distilrec.recipe_rank import CONTENT_KEPT, file_teacher_faults
 from distilrec.teachers import TEACHERS, teacher_function
+from distilrec.teachers.fitted import fit_teacher
 from distilrec.training.train import train
 from distilrec.types import Ranker, Split
 from distilrec.types_rows import Predictor, RowSplit
@@ -83,7 +84,7 @@ def teach(
     """Train a teacher, or adopt one that was made elsewhere: a Ranker, or a Predictor of rows.
 
     Args:
-        name: a name of teachers.TEACHERS or models.MODELS; for rows one of models.ROW_MODELS or
+        name: a name of teachers.TEACHERS, models.MODELS or models.BASELINES; for rows one of models.ROW_MODELS or
             teachers.ROW_TEACHERS, with the further arguments of api_rows.teach_on_rows.
         encoder: read the items' texts with this language model ("all-MiniLM-L6-v2" works offline).
         content: item vectors [I, C] of your own instead.
@@ -98,7 +99,8 @@ def teach(
     """
     if isinstance(split, RowSplit):
         return teach_on_rows(name, split, path=path, seed=seed, folder=folder, metric=metric, **settings)
-    known = [one for one in {**MODELS, **TEACHERS} if one != "ensemble"]  # several of these make one: teachers.ensemble
+    # several of these make an ensemble: teachers.ensemble
+    known = [one for one in {**MODELS, **models.BASELINES, **TEACHERS} if one != "ensemble"]
     if name not in known:
         raise RecipeError(problem(f"teacher {name!r} is unknown{nearest(name, known)}", ", ".join(known)))
     if name == "file":
@@ -109,11 +111,14 @@ def teach(
             raise RecipeError("\n".join(problem(f"a teacher from a file: {'.'.join(place)}: {found}", expected)
                                         for place, found, expected in faults))
         return teacher_function("file")(path, split, **settings)
+    target = None if folder is None else Path(folder)
+    if name in models.BASELINES:
+        return fit_teacher(name, split, settings, seed=seed, folder=target, metric=metric or RANK_METRIC, seen=seen,
+                           chosen=chosen)
     architecture = "sasrec" if name == "text_sasrec" else name
     model, training = divide(architecture, settings, model_settings(architecture), seed=seed)
     if content is None and encoder is not None:
         content = item_content(split, encoder)
-    target = None if folder is None else Path(folder)
     if name == "text_sasrec":
         return teacher_function(name)(split, model, training, content=content, folder=target,
                                       metric=metric or RANK_METRIC, seen=seen, chosen=chosen)
@@ -123,10 +128,12 @@ def teach(
 
 def extract(
     teacher: Ranker | Predictor, split: Split | RowSplit, *, top_k: int = 100, folder: str | Path | None = None,
-    content: np.ndarray | None = None, temperature: float = 1.0, **of_rows: Any,
+    content: np.ndarray | None = None, temperature: float = 1.0, signals: Collection[str] = (), **of_rows: Any,
 ) -> KnowledgeStore:
     """Write down what a teacher knows: its top-K answer at every train decision, and its item vectors.
 
+    `signals` asks for more of it: "query" (vectors, for hints and relations), "attention", "gradient"; which loss needs
+    which says losses.SOFT.
     On rows: its output for every train row, importances where it has them, and with the arguments of
     api_rows.extract_from_rows (hidden, extra, swap, ...) more than that.
     Without a `folder` the store goes to a temporary one, which lasts as long as the machine keeps it.
@@ -139,7 +146,7 @@ def extract(
     if content is None:
         content = getattr(teacher, "content", None)
     return extract_knowledge(teacher, split, target,  # type: ignore[arg-type]
-                             top_k=top_k, content=content, temperature=temperature)
+                             top_k=top_k, content=content, temperature=temperature, signals=signals)
 
 
 def distill(

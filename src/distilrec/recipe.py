@@ -84,7 +84,7 @@ class TeacherSection(ModelSection):
     model: str = "text_sasrec"
     path: str | None = None  # of `model: file`, and of every outside teacher
     copies: Positive = 1  # more than one: an ensemble, each member from a seed of its own
-    members: list[ModelSection] = []  # predict, tag: unlike models, whose mean logit teaches
+    members: list[ModelSection] = []  # unlike models, whose mean logit (rank: log-probability) teaches
     features: list[str] | None = None  # predict, tag: those it reads; all by default
     space: Space | dict[str, Space] | None = None  # of an outside teacher's output, or by head; never guessed
     trust: bool = False  # let a teacher's file run code when it is opened (unpickling)
@@ -112,6 +112,7 @@ class Control(Section):
 class KnowledgeSettings(Section):
     top_k: Positive = 100
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    signals: list[str] = []  # rank: query, attention, gradient; those that student.losses need come by themselves
     hidden: bool = False  # predict, tag: also the teacher's last hidden layer, for the loss `hint`
     folds: Annotated[int, Field(ge=0)] = 0  # predict, tag: soft labels by copies that did not see the row (0: off)
     extra: Share = 0.0  # predict, tag: rows to ask the teacher beyond those logged, as a multiple of the train rows

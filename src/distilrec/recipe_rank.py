@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from distilrec.errors import DataError, DistilrecError
-from distilrec.recipe import Recipe
+from distilrec.recipe import ModelSection, Recipe, TeacherSection
 from distilrec.recipe_checks import (
     OF_ROWS,
     Fault,
@@ -32,11 +34,15 @@ def rank_faults(recipe: Recipe) -> Iterator[Fault]:
     from distilrec.data.layouts import LAYOUTS
     from distilrec.data.rows import ROLES
     from distilrec.data.split import METHODS
+    from distilrec.knowledge.inner import INNER
     from distilrec.losses import HARD, LOSSES
     from distilrec.models import BASELINES, MODELS
     from distilrec.teachers import TEACHERS
 
-    yield from named(("teacher", "model"), recipe.teacher.model, [n for n in {**MODELS, **TEACHERS} if n != "ensemble"])
+    known = [name for name in {**MODELS, **BASELINES, **TEACHERS} if name != "ensemble"]
+    yield from named(("teacher", "model"), recipe.teacher.model, known)
+    for index, member in enumerate(recipe.teacher.members):
+        yield from named(("teacher", "members", str(index), "model"), member.model, [n for n in known if n != "file"])
     yield from named(("student", "model"), recipe.student.model, MODELS)
     if recipe.data.layout is not None:
         yield from named(("data", "layout"), recipe.data.layout, LAYOUTS)
@@ -50,6 +56,8 @@ def rank_faults(recipe: Recipe) -> Iterator[Fault]:
             yield from named(("split", key), key, ["method", "check", "seed", *METHODS[method]])
     for loss in recipe.student.losses:
         yield from named(("student", "losses", loss), loss, LOSSES)
+    for index, name in enumerate(recipe.knowledge.signals):
+        yield from named(("knowledge", "signals", str(index)), name, INNER)
     for loss in recipe.control.losses:
         yield from named(("control", "losses", loss), loss, HARD)
     for index, name in enumerate(recipe.evaluate.baselines):
@@ -88,18 +96,45 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
 def _teacher(recipe: Recipe) -> Iterator[Fault]:
     """What one kind of teacher needs, and what another has no use for."""
     teacher = recipe.teacher
-    if teacher.model == "text_sasrec" and recipe.text is None:
-        yield (("teacher", "model"), "'text_sasrec' in a recipe without the section text",
-               f"{_TEXT}, or a teacher that reads no text")
-    if teacher.model != "file":
+    for place, one in _taught_by(teacher):
+        if one.model == "text_sasrec" and recipe.text is None:
+            yield ((*place, "model"), "'text_sasrec' in a recipe without the section text",
+                   f"{_TEXT}, or a teacher that reads no text")
+        if one.model in ("file", *_fitted()) and one.train != TrainSettings():
+            kind = "a file is read" if one.model == "file" else f"{one.model} is fitted in one pass"
+            yield (*place, "train"), "settings of training", f"none, for {kind} and not trained"
+    if teacher.members and teacher.copies > 1:
+        yield ("teacher", "copies"), repr(teacher.copies), "members or copies, not both"
+    if recipe.student.start == "teacher" and not any(_has_vectors(one.model) for _, one in _taught_by(teacher)):
+        yield (("student", "start"), f"'teacher', and {teacher.model} has no item vectors",
+               "start: none, or a teacher with item vectors")
+    if teacher.model != "file" or teacher.members:
         return
     if teacher.path is None:
         yield ("teacher", "path"), "nothing", "the Parquet file of scores or vectors"
     if teacher.copies > 1:
         yield ("teacher", "copies"), repr(teacher.copies), "1: a file cannot be trained again"
-    if teacher.train != TrainSettings():
-        yield ("teacher", "train"), "settings of training", "none, for a file is read and not trained"
     yield from file_teacher_faults(teacher.settings)
+
+
+def _taught_by(teacher: TeacherSection) -> list[tuple[Place, ModelSection]]:
+    """The models that make up the teacher, each with its place in the recipe."""
+    if not teacher.members:
+        return [(("teacher",), teacher)]
+    return [(("teacher", "members", str(index)), one) for index, one in enumerate(teacher.members)]
+
+
+def _fitted() -> tuple[str, ...]:
+    from distilrec.models import BASELINES
+
+    return tuple(BASELINES)
+
+
+def _has_vectors(model: str) -> bool:
+    """Of a file only its content tells; an unknown name is a fault of its own."""
+    from distilrec.models import BASELINES, model_class
+
+    return model not in BASELINES or hasattr(model_class(model), "item_vectors")
 
 
 def file_teacher_faults(given: Mapping[str, Any], place: Place = ("teacher", "settings")) -> Iterator[Fault]:
@@ -134,17 +169,20 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
     from distilrec.teachers.text_sasrec import DEFAULTS
 
     student = recipe.student
-    text = recipe.teacher.model == "text_sasrec"
-    architecture, defaults = ("sasrec", DEFAULTS) if text else (recipe.teacher.model, {})
-    if architecture in MODELS:
-        yield from _arguments(("teacher", "settings"), architecture, recipe.teacher.settings, defaults)
+    for place, one in _taught_by(recipe.teacher):
+        architecture, defaults = ("sasrec", DEFAULTS) if one.model == "text_sasrec" else (one.model, {})
+        if architecture in MODELS:
+            yield from _arguments((*place, "settings"), architecture, one.settings, defaults)
+        elif architecture in _fitted():
+            yield from _fitted_arguments((*place, "settings"), architecture, one.settings)
     yield from train_faults(("control", "train"), recipe.control.train, student.train)
     if student.model not in MODELS:
         return
     yield from _arguments(("student", "settings"), student.model, student.settings, {})
     yield from _arguments(("control", "settings"), student.model, recipe.control.settings, student.settings)
     if student.layers == "teacher":
-        yield from _layers(recipe, architecture, defaults)
+        yield from _layers(recipe, *(("sasrec", DEFAULTS) if recipe.teacher.model == "text_sasrec" else
+                                     (recipe.teacher.model, {})))
     known = model_settings(student.model)
     for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
         for index, trial in enumerate(trials):
@@ -182,8 +220,10 @@ def _small(model: str, given: Mapping[str, Any]) -> Any:
     from distilrec.models import model_class, model_settings
 
     build = model_class(model)
-    users = {"n_users": 2} if "n_users" in get_type_hints(build.__init__) else {}
-    return build(n_items=2, **users, **{k: value for k, value in given.items() if k in model_settings(model)})
+    of_data = {"n_items": 2, "n_users": 2, "graph": np.zeros((2, 1), dtype=np.int32)}
+    wanted, known = get_type_hints(build.__init__), model_settings(model)
+    return build(**{key: value for key, value in of_data.items() if key in wanted},
+                 **{key: value for key, value in given.items() if key in known})
 
 
 def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Fault]:
@@ -192,3 +232,17 @@ def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Map
     build, known = model_class(model), model_settings(model)
 
     yield from arguments(place, model, build, known, given, lambda: _small(model, {**defaults, **given}))
+
+
+def _fitted_arguments(place: Place, model: str, given: Mapping[str, Any]) -> Iterator[Fault]:
+    """As `_arguments`, for a model that is fitted in one pass."""
+    from distilrec.models import fitted_settings, model_class
+
+    types = {**get_type_hints(model_class(model).fit), "temperature": float}
+    for key, value in given.items():
+        fault = list(typed((*place, key), value, fitted_settings(model), types))
+        if not fault and types[key] is int and value < 1:
+            fault = [((*place, key), repr(value), "at least 1")]
+        elif not fault and types[key] is float and (value < 0 or (value == 0 and key == "temperature")):
+            fault = [((*place, key), repr(value), "greater than 0")]
+        yield from fault

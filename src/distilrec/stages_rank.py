@@ -18,8 +18,9 @@ from distilrec.evaluation.contest import Contestant, Report, contest
 from distilrec.files import read_object
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.losses import SOFT
+from distilrec.models import BASELINES
 from distilrec.models.trained import Trained
-from distilrec.recipe import Recipe
+from distilrec.recipe import ModelSection, Recipe
 from distilrec.runfolder import cache_folder
 from distilrec.stages_shared import CHOOSING, ROLES, member_seed, same_weights, training_of
 from distilrec.teachers.ensemble import Ensemble
@@ -46,24 +47,30 @@ def teacher_of(recipe: Recipe, out: Path, split: Split, seed: int) -> Ranker:
     section, folder = recipe.teacher, out / "teachers" / f"seed-{seed}"
     if section.model == "file":
         return api.teach("file", split, path=section.path, **section.settings)
-    content = content_of(recipe, split)
-    folders = [folder / f"member-{i}" if section.copies > 1 else folder for i in range(section.copies)]
-    members = [
-        api.teach(section.model, split, content=content, folder=own, metric=recipe.evaluate.metric,
-                  seen=recipe.evaluate.seen, chosen=_chosen(out, split, own),
-                  **{**section.settings, **training_of(section.train, recipe, member_seed(seed, i))})
-        for i, own in enumerate(folders)
-    ]
-    return members[0] if section.copies == 1 else Ensemble(members, name="teacher")
+    sections: list[ModelSection] = list(section.members) or [section] * section.copies
+    several = len(sections) > 1
+    members = [_member(recipe, out, split, one, folder / f"member-{i}" if several else folder, member_seed(seed, i))
+               for i, one in enumerate(sections)]
+    return Ensemble(members, name="teacher") if several else members[0]
+
+
+def _member(recipe: Recipe, out: Path, split: Split, one: ModelSection, folder: Path, seed: int) -> Ranker:
+    how: dict[str, Any] = {"folder": folder, "metric": recipe.evaluate.metric, "seen": recipe.evaluate.seen,
+                           "chosen": _chosen(out, split, folder)}
+    if one.model in BASELINES:
+        return api.teach(one.model, split, seed=seed, **how, **one.settings)
+    return api.teach(one.model, split, content=content_of(recipe, split), **how,
+                     **{**one.settings, **training_of(one.train, recipe, seed)})
 
 
 def extract(recipe: Recipe, out: Path, split: Split, seed: int) -> KnowledgeStore:
     """What the teacher of one seed knows, written down."""
     known = recipe.knowledge
+    signals = {*known.signals, *(SOFT[name] for name in recipe.student.losses if name in SOFT)}
     return api.extract(teacher_of(recipe, out, split, seed), split, top_k=known.top_k,
                        folder=out / "knowledge" / f"seed-{seed}", content=content_of(recipe, split),
                        temperature=known.temperature,
-                       signals=sorted({*known.signals, *(SOFT[name] for name in recipe.student.losses if name in SOFT)}))
+                       signals=sorted(signals))
 
 
 def distill(

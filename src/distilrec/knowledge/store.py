@@ -89,7 +89,7 @@ class KnowledgeStore:
             if signal.key in ("item", "model") or signal.kind == "rows":
                 continue
             arrays = self._arrays[name]
-            rows = self._rows(name, self._users(keys) if signal.key == "user" else keys)
+            rows = self.rows(name, keys)
             if signal.kind != "response" or signal.key == "row":
                 out[name] = arrays["values"][rows].astype(np.float32)
                 continue
@@ -114,7 +114,18 @@ class KnowledgeStore:
         arrays = self._arrays["extra"]
         return arrays["keys"], {name.removeprefix("column."): a for name, a in arrays.items() if name != "keys"}
 
-    def _rows(self, name: str, keys: np.ndarray) -> np.ndarray:
+    def arrays(self, name: str) -> Mapping[str, np.ndarray]:
+        """The memory-mapped arrays of a signal: `keys` [N] and what it holds of each."""
+        return self._arrays[name]
+
+    def rows(self, name: str, keys: np.ndarray) -> np.ndarray:
+        """int64 [B]: where the decisions `keys` stand in the arrays of a signal.
+
+        Raises:
+            KnowledgeError: the store says nothing about some of them.
+        """
+        if self._signals[name].key == "user":
+            keys = self._users(keys)
         have = self._arrays[name]["keys"]
         rows = np.searchsorted(have, keys)
         found = rows < len(have)

@@ -27,6 +27,13 @@ class Batch:
     soft: np.ndarray  # bool [T], False: the history was altered, knowledge does not apply
 
 
+    def soft_only(self) -> Batch:
+        """Without the decisions that a teacher says nothing of."""
+        kept = self.soft
+        return Batch(self.items, self.lengths, self.users, self.positions[kept], self.targets[kept], self.keys[kept],
+                     self.labeled[kept], kept[kept])
+
+
 def training_examples(
     split: Split, max_length: int, *, needs_history: bool = True, windows: str = "last", open_end: bool = False
 ) -> Examples:

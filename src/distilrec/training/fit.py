@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distilrec.errors import RecipeError, TrainingError, nearest, problem
+from distilrec.errors import KnowledgeError, RecipeError, TrainingError, nearest, problem
 from distilrec.losses import LOSSES, SOFT
 from distilrec.training.batches import Batch, epoch_batches, training_examples
 from distilrec.training.learner import RankLearner, learner_of, taught_of
@@ -84,13 +84,13 @@ def fit(
         open_end: also train the soft terms on the decision after the last train event; by default whenever there
             is knowledge.
     Raises:
-        RecipeError: an unknown loss or metric, a soft loss without knowledge.
+        RecipeError, KnowledgeError: an unknown loss or metric, a soft loss without the knowledge it needs.
         TrainingError: NaN, a checkpoint of another run, nothing to train or to validate on.
     """
+    _check_terms(model, losses or {}, knowledge, metric)
+    check_device(settings)
     work = RankWork(model, split, settings, losses=losses, knowledge=knowledge, metric=metric, seen=seen,
                     open_end=open_end)
-    _check_terms(work.losses, knowledge, metric)
-    check_device(settings)
     if not len(work.examples):
         raise TrainingError(problem("no user has enough train events", "two events for a sequence model",
                                     "look at the counts that `distilrec prepare` printed"))
@@ -100,7 +100,7 @@ def fit(
                what=what, origin=origin, stop_at=stop_at)
 
 
-def _check_terms(losses: Mapping[str, float], knowledge: Knowledge | None, metric: str) -> None:
+def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge | None, metric: str) -> None:
     parse_metric(metric)
     for name in losses:
         if name not in LOSSES:
@@ -108,3 +108,13 @@ def _check_terms(losses: Mapping[str, float], knowledge: Knowledge | None, metri
         if name in SOFT and knowledge is None:
             raise RecipeError(problem(f"the loss {name!r} learns from a teacher, and there is no knowledge",
                                       "a knowledge store", "run `distilrec extract`, or name plain losses only"))
+        if name in SOFT and knowledge is not None and SOFT[name] not in knowledge.signals:
+            raise KnowledgeError(problem(
+                f"the loss {name!r} needs the teacher's {SOFT[name]!r}; the store holds {', '.join(knowledge.signals)}",
+                f"a store with {SOFT[name]!r}", f"run `distilrec extract` with knowledge.signals: [{SOFT[name]}]"))
+        if name == "attention_transfer" and not hasattr(model, "attention"):
+            raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
+                                      "a transformer (sasrec)", "choose another student or loss"))
+        if name == "sobolev" and not model.needs_history:
+            raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
+                                      "a model that reads a history", "choose another student or loss"))

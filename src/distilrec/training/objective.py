@@ -67,6 +67,8 @@ def objective(
     Raises:
         ValueError: a soft term without knowledge.
     """
+    if all(name in SOFT for name in losses):  # nobody needs the scores of the other decisions
+        batch = batch.soft_only()
     device = settings.device
     learner = model if isinstance(model, RankLearner) else RankLearner(model)
     net: Any = learner.model
