@@ -217,3 +217,10 @@ def test_layers_of_the_teacher_must_fit_the_student() -> None:
     assert "of the model 'file'" in faults(text, "teacher={model: file, path: scores.parquet}")
     trial = "tune={student: [{}, {hidden: 16}], control: [{}, {}]}"
     assert "does not fit" in faults(text, trial), "trials shape the student too"
+
+
+@pytest.mark.parametrize("classes", ["10", "[drama, comedy]", "null"])
+def test_classes_of_tags_are_names_or_how_many(classes: str) -> None:
+    recipe = parse_recipe("name: x\ntask: tag\nfeatures: {title: text}\n"
+                          f"labels: {{tags: {{column: tags, kind: tags, classes: {classes}}}}}\n")
+    assert recipe.evaluate.metric == "micro_f1"

@@ -163,8 +163,10 @@ def _of_ranking(recipe: Recipe) -> dict[str, str]:
 
 def _of_rows(recipe: Recipe) -> dict[str, str]:
     by = f", by {recipe.knowledge.folds} copies that did not see the row" if recipe.knowledge.folds else ""
+    extra = recipe.knowledge.extra
+    more = f", and to {extra:g} times as many that nobody logged" if extra else ""
     return {"features": ", ".join(recipe.features), "predicts": ", ".join(recipe.labels),
-            "knowledge": f"the teacher's answer to every train row{by}"}
+            "knowledge": f"the teacher's answer to every train row{by}{more}"}
 
 
 def _over(recipe: Recipe) -> str:

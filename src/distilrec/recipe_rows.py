@@ -82,7 +82,9 @@ def _heads(recipe: Recipe) -> tuple[Head, ...]:
     for name, given in recipe.labels.items():
         own = head_settings(name, given)
         kind = own["kind"]
-        classes = tuple(map(str, own.get("classes") or ("a", "b"))) if kind == "tags" else ()
+        named = own.get("classes")  # names, or how many, or nothing
+        classes = (tuple(map(str, named)) if isinstance(named, list | tuple) and named else ("a", "b"))
+        classes = classes if kind == "tags" else ()
         heads.append(Head(name, kind if kind in ("binary", "number", "tags") else "binary", classes, own.get("after")))
     return tuple(heads)
 

@@ -73,6 +73,8 @@ def test_tables_of_the_shop(tmp_path: Path, kind: str, labels: set[str]) -> None
     found = guess_rows(tmp_path)
     assert set(found["labels"]) == labels
     assert found["group"] == "user_id"
+    place = {"kind": "category", "available": "training"}
+    assert found["features"].get("position") == (place if kind == "impressions" else None)
     parse_recipe(row_recipe_text(found, name="shop"))
 
 

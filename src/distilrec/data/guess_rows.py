@@ -34,7 +34,9 @@ _HISTORIES = ("hist", "history", "recent", "clicks", "past", "behavior", "sequen
 _KNOWN_PARTS = {"train", "training", "valid", "validation", "val", "dev", "test"}
 _NAMING = ("country", "city", "region", "zip", "location", "store", "brand", "categor", "type", "color", "device", "os",
            "browser", "gender", "language", "app", "publisher", "advertiser", "campaign", "channel", "slot", "segment",
-           "department", "class", "genre", "collection", "weather", "job", "occupation", "weekday", "hour", "month")
+           "department", "class", "genre", "collection", "weather", "job", "occupation", "weekday", "hour", "month",
+           "previous")
+_SHOWN = ("position", "pos", "rank", "slot", "displayposition", "adposition")  # what only the page knows
 _FEW = 20  # different whole numbers up to which a column is taken for names of something
 _KEY = 0.95  # share of different values from which on a column is taken for the name of the row itself
 _WORDS = 2.5  # mean number of words from which on text is read word by word
@@ -169,7 +171,11 @@ def _features(frame: pl.DataFrame, roles: dict[str, str | None], notes: list[str
         if kind is None:
             left.setdefault(reason or "of a type that no feature has", []).append(name)
         else:
-            out[name] = kind
+            own = {"kind": kind} if isinstance(kind, str) else kind
+            out[name] = {**own, "available": "training"} if _plain(name) in _SHOWN else kind
+    shown = [name for name in out if _plain(name) in _SHOWN]
+    if shown:
+        notes.append(f"{', '.join(shown)}: not known when a request comes, so only the teacher reads it")
     if roles["item"] not in out:  # a history is one of the items that are there
         for name, kind in out.items():
             if isinstance(kind, dict) and kind["kind"] == "sequence":
