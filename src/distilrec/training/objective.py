@@ -16,6 +16,7 @@ from distilrec.training.learner import NOTHING, RankLearner, Taught
 from distilrec.training.scores import Scores
 from distilrec.training.settings import TrainSettings
 from distilrec.training.soft_terms import Step, soft_term
+from distilrec.training.weighting import consistency, pace, self_paced
 
 __all__ = ["Negatives", "objective"]
 
@@ -89,11 +90,14 @@ def objective(
             known["response.ids"] = known["response.ids"].long()
         step = Step(learner, scores.take(rows), q if rows is None else q[rows], known, taught, settings, items, lengths,
                     on(batch.positions[chosen]), on(batch.keys[chosen] >= n_events), [])
+    weight_of = None if step is None else _trust(step, settings)
     total, values = q.new_zeros(()), {}
     for name, weight in losses.items():
         if name in SOFT and step is not None:
             term, of = soft_term(name, step)
-            mean = _weighted(term, step.known.get("response.trust"), of)
+            if of is None and "curriculum" in settings.weighting:
+                term = term * self_paced(term, pace(done))
+            mean = _weighted(term, weight_of, of)
         else:
             term, mask = scores.hard(name, settings), on(batch.labeled)
             mean = torch.where(mask, term, 0.0).sum() / mask.sum().clamp(min=1)
@@ -102,6 +106,15 @@ def objective(
     if getattr(net, "penalty", None) is not None:  # what the model itself wants, e.g. to stay near a prior
         total, values["penalty"] = total + net.penalty, net.penalty.detach()
     return total, values
+
+
+def _trust(step: Step, settings: TrainSettings) -> Tensor | None:
+    """[n]: what the store says of its own worth, times what the student makes of it."""
+    trust = step.known.get("response.trust")
+    if "consistency" not in settings.weighting:
+        return trust
+    agreed = consistency(step.kept(), step.known["response"], *step.scores.others(step.ids))
+    return agreed if trust is None else agreed * trust
 
 
 def _weighted(term: Tensor, trust: Tensor | None, rows: Tensor | None) -> Tensor:

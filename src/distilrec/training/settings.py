@@ -50,6 +50,7 @@ class TrainSettings(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 1.0  # of the soft labels
     balance: Literal["constant", "soft-then-hard", "hard-then-soft"] = "constant"  # of the losses, over `epochs`
+    weighting: list[Literal["consistency", "curriculum"]] = []  # of soft decisions, by what the student does with them
     experts: Annotated[int, Field(ge=1)] = 1  # of the bridge between unlike widths, for the loss hint
     score_scale: Annotated[float, Field(gt=0)] = 1.0  # multiplies the dot product before every loss
     augment: Augment = Augment()
