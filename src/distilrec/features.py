@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import repeat
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +129,7 @@ def category_keys(columns: Sequence[Sequence[Any] | np.ndarray]) -> list[str | N
     >>> category_keys([[3, 3.0, "3", True, None]])
     ['3', '3', '3', 'true', None]
     """
-    keys = [[_key(value) for value in column] for column in columns]
+    keys = [_keys(column) for column in columns]
     if len(keys) == 1:
         return keys[0]
     return [None if None in row else CROSSED.join(map(str, row)) for row in zip(*keys, strict=True)]
@@ -143,8 +145,18 @@ def _ids(feature: Feature, keys: Iterable[str | None]) -> np.ndarray:
                 known[key] = 1 + zlib.crc32(str(key).encode("utf-8", "surrogatepass")) % buckets
             out.append(known[key])
         return np.array(out, dtype=np.int32)
-    index = feature.index
-    return np.array([0 if key is None else index.get(key, 0) for key in keys], dtype=np.int32)
+    look_up: Callable[[Any, int], int] = feature.index.get  # None is in no vocabulary
+    return np.fromiter(map(look_up, keys, repeat(0)), dtype=np.int32)
+
+
+def _keys(column: Sequence[Any] | np.ndarray) -> list[str | None]:
+    """`_key` of every value; where all are texts, or all whole numbers, without asking each for its type."""
+    kinds = set(map(type, column)) - {NoneType}
+    if kinds <= {str}:
+        return [value or None for value in column]
+    if kinds == {int}:
+        return [None if value is None else str(value) for value in column]
+    return [_key(value) for value in column]
 
 
 def _key(value: Any) -> str | None:
@@ -176,9 +188,11 @@ def _ragged(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray:
                 raise _wrong(feature, row, value, "text")
             rows.append(words(value)[: feature.max_length])
             continue
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        # by type first: asking an abstract class takes longer than all the rest
+        if type(value) is not list and (
+                isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable)):
             raise _wrong(feature, row, value, "a list of values")
-        kept = list(value)
+        kept = value if type(value) is list else list(value)
         start = max(0, len(kept) - feature.max_length) if feature.kind == "sequence" else 0
         rows.append(kept[start : start + feature.max_length])
     width = max([1, *map(len, rows)])
@@ -196,20 +210,30 @@ def _numbers(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
         numbers = values.astype(np.float64)
     else:
-        numbers = np.empty(len(values), dtype=np.float64)
-        for row, value in enumerate(values):
-            if value is None:
-                numbers[row] = math.nan
-            elif isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating):
-                try:
-                    numbers[row] = value
-                except OverflowError:
-                    raise _wrong(feature, row, value, "a number within the range of float64") from None
-            else:
-                raise _wrong(feature, row, value, "a number")
+        plain = set(map(type, values)) <= {int, float, NoneType}
+        try:
+            numbers = np.array(values, dtype=np.float64) if plain else _one_by_one(feature, values)
+        except OverflowError:
+            numbers = _one_by_one(feature, values)
     if np.isinf(numbers).any():
         row = int(np.flatnonzero(np.isinf(numbers))[0])
         raise _wrong(feature, row, numbers[row], "a finite number")
+    return numbers
+
+
+def _one_by_one(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """`_numbers` of values of any types, with an error that names the row."""
+    numbers = np.empty(len(values), dtype=np.float64)
+    for row, value in enumerate(values):
+        if value is None:
+            numbers[row] = math.nan
+        elif isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating):
+            try:
+                numbers[row] = value
+            except OverflowError:
+                raise _wrong(feature, row, value, "a number within the range of float64") from None
+        else:
+            raise _wrong(feature, row, value, "a number")
     return numbers
 
 
