@@ -10,7 +10,8 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from distilrec.errors import KnowledgeError, problem
-from distilrec.files import atomic_folder, digest_arrays, digest_file, digest_json, read_json, recover, write_json
+from distilrec.files import atomic_folder, digest_arrays, digest_file, digest_json, write_json
+from distilrec.models.saved import read_saved
 from distilrec.types import Histories, Split
 
 __all__ = ["Fitted", "bag", "largest", "seen_matrix"]
@@ -73,19 +74,14 @@ class Fitted:
         Raises:
             KnowledgeError: changed arrays, another kind of model, or another split.
         """
-        recover(folder)
-        meta = read_json(folder / "model.json")
-        if meta["architecture"] != cls.architecture:
-            raise KnowledgeError(problem(f"{folder} holds a model of the kind {meta['architecture']!r}",
-                                         cls.architecture))
-        if digest_file(folder / "model.safetensors") != meta["digest"]:
-            raise KnowledgeError(problem(f"{folder / 'model.safetensors'} has changed since it was written",
-                                         f"SHA-256 {meta['digest']}", "fit it again, or restore the file"))
-        if split is not None and meta["split_digest"] != split.digest:
-            raise KnowledgeError(problem(f"the model in {folder} was fitted to another data set or split",
-                                         f"split {split.digest[:12]}", "use the split it came from, or fit again"))
-        return cls(load_file(folder / "model.safetensors"), meta["settings"], name=meta["name"],
-                   split_digest=meta["split_digest"], training=meta["training"])
+        def build(said: dict[str, Any], weights: Path) -> Self:
+            if said["architecture"] != cls.architecture:
+                raise KnowledgeError(problem(f"{folder} holds a model of the kind {said['architecture']!r}",
+                                             cls.architecture))
+            return cls(load_file(weights), said["settings"], name=said["name"], split_digest=said["split_digest"],
+                       training=said["training"])
+
+        return read_saved(folder, split, build)
 
 
 def seen_matrix(split: Split) -> sparse.csr_array:

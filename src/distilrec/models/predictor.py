@@ -14,28 +14,25 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distilrec.errors import DataError, KnowledgeError, RecipeError, nearest, problem
+from distilrec.errors import DataError, RecipeError, nearest, problem
 from distilrec.features import Feature
 from distilrec.files import (
     atomic_folder,
     digest_arrays,
     digest_file,
     digest_json,
-    read_object,
-    recover,
-    well_formed,
     write_json,
 )
 from distilrec.models import row_model_class, row_model_settings
 from distilrec.models.coupling import couple
 from distilrec.models.fields import inputs_of
+from distilrec.models.saved import read_saved
 from distilrec.models.trained import parameters_read
 from distilrec.types_rows import Head, Outputs, RowSplit
 
 __all__ = ["TrainedRows", "create_rows", "features_read"]
 
 BLOCK = 4096  # rows that are answered together
-_FIELDS = {"name": str, "architecture": str, "settings": dict, "split_digest": str, "training": dict, "digest": str}
 
 
 @dataclass(eq=False)
@@ -148,23 +145,14 @@ class TrainedRows:
         Raises:
             KnowledgeError: changed weights, or another split.
         """
-        recover(folder)
-        with well_formed(folder / "model.json", KnowledgeError):
-            return cls._read(folder, split, device)
+        return read_saved(folder, split, lambda said, weights: cls._read(said, weights, device))
 
     @classmethod
-    def _read(cls, folder: Path, split: RowSplit | None, device: str) -> TrainedRows:
-        meta = read_object(folder / "model.json", _FIELDS)
-        if digest_file(folder / "model.safetensors") != meta["digest"]:
-            raise KnowledgeError(problem(f"{folder / 'model.safetensors'} has changed since it was written",
-                                         f"SHA-256 {meta['digest']}", "train it again, or restore the file"))
-        if split is not None and meta["split_digest"] != split.digest:
-            raise KnowledgeError(problem(f"the model in {folder} was trained on another table or split",
-                                         f"split {split.digest[:12]}", "use the split it came from, or train again"))
+    def _read(cls, meta: dict[str, Any], path: Path, device: str) -> TrainedRows:
         features = tuple(Feature.from_json(one) for one in meta["features"])
         heads = tuple(Head(**{**one, "classes": tuple(one["classes"])}) for one in meta["heads"])
         model = row_model_class(meta["architecture"])(features, Outputs(heads).sizes, **meta["settings"])
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(load_file(path))
         return cls(meta["name"], model.to(device).eval(), meta["architecture"], meta["settings"], features, heads,
                    meta["split_digest"], meta["training"], device, np.array(meta["scale"], dtype=np.float32),
                    np.array(meta["shift"], dtype=np.float32))

@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
-from distilrec.files import atomic_folder, digest_arrays, digest_file, read_object, recover, well_formed, write_json
+from distilrec.errors import RecipeError, nearest, problem
+from distilrec.files import atomic_folder, digest_arrays, digest_file, write_json
 from distilrec.models import model_class
 from distilrec.models.histories import pad
+from distilrec.models.saved import read_saved
 from distilrec.models.sensitivity import sensitivity
 from distilrec.types import Histories, Split
 
 __all__ = ["Trained", "create", "parameters_read"]
 
 
-_FIELDS = {"name": str, "architecture": str, "settings": dict, "split_digest": str, "training": dict, "digest": str}
 
 
 @dataclass(eq=False)
@@ -185,20 +185,11 @@ class Trained:
         Raises:
             KnowledgeError: changed weights, or another split.
         """
-        recover(folder)
-        with well_formed(folder / "model.json", KnowledgeError):
-            return cls._read(folder, split, device)
+        return read_saved(folder, split, lambda said, weights: cls._read(said, weights, device))
 
     @classmethod
-    def _read(cls, folder: Path, split: Split | None, device: str) -> Trained:
-        meta = read_object(folder / "model.json", _FIELDS)
-        if digest_file(folder / "model.safetensors") != meta["digest"]:
-            raise KnowledgeError(problem(f"{folder / 'model.safetensors'} has changed since it was written",
-                                         f"SHA-256 {meta['digest']}", "train it again, or restore the file"))
-        if split is not None and meta["split_digest"] != split.digest:
-            raise KnowledgeError(problem(f"the model in {folder} was trained on another data set or split",
-                                         f"split {split.digest[:12]}", "use the split it came from, or train again"))
-        weights = load_file(folder / "model.safetensors")
+    def _read(cls, meta: dict[str, Any], path: Path, device: str) -> Trained:
+        weights = load_file(path)
         settings = dict(meta["settings"])
         if "table.content" in weights:
             settings["content"] = np.zeros(tuple(weights["table.content"].shape), dtype=np.float32)
