@@ -12,7 +12,7 @@ import pytest
 
 import distilrec
 from distilrec.errors import DataError
-from distilrec.recipe import Data, Recipe
+from distilrec.recipe import Data, Join, Recipe
 from distilrec.runfolder import inputs, lock
 
 HOLDER = """
@@ -82,3 +82,16 @@ def test_inputs_are_the_files_that_are_read(tmp_path: Path) -> None:
     assert inputs(Recipe(name="r", data=Data())) == []
     with pytest.raises(DataError, match="there is no"):
         inputs(Recipe(name="r", data=Data(path=str(tmp_path / "nowhere"))))
+
+
+def test_joined_tables_are_inputs_of_a_table(tmp_path: Path) -> None:
+    table, items = tmp_path / "ads.csv", tmp_path / "items.csv"
+    table.write_text("item,click\na,1\n")
+    items.write_text("item,price\na,2\n")
+    for path, names in ((table, ["ads.csv", "items.csv"]), (tmp_path, ["ads.csv", "items.csv"])):
+        data = Data(path=str(path), joins=[Join(path="items.csv", on="item"), Join(path="gone.csv", on="item")])
+        recipe = Recipe(name="r", task="predict", data=data)
+        before = inputs(recipe)
+        assert [one.partition(":")[0] for one in before] == names
+        items.write_text(f"item,price\na,{len(path.name)}\n")
+        assert inputs(recipe) != before

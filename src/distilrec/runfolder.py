@@ -75,9 +75,18 @@ def inputs(recipe: Recipe) -> list[str]:
         logs = layout_files(data.path, data.layout)
     else:
         logs = _files(Path(data.path))
+        logs += [file for file in _joined(recipe) if file not in logs]
     beside = (data.items, data.users, *(one.path for one in data.joins))
     tables = [file for path in beside if path is not None for file in _files(Path(path))]
     return [f"{file.name}:{digest_file(file)}" for file in (*logs, *tables)]
+
+
+def _joined(recipe: Recipe) -> list[Path]:
+    """The joined tables, looked for where data.row_table.join looks: beside the table, then from here."""
+    source = Path(recipe.data.path or ".")
+    beside = source if source.is_dir() else source.parent
+    places = [(beside / one.path, Path(one.path)) for one in recipe.data.joins]
+    return [next(file for file in pair if file.is_file()) for pair in places if any(map(Path.is_file, pair))]
 
 
 def _files(path: Path) -> list[Path]:
