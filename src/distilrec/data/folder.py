@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from distilrec.errors import DataError, problem
 from distilrec.files import NotJsonError, atomic_folder, digest_file, read_json, recover, well_formed, write_json
 from distilrec.types import Dataset, Interactions, Split
 
-__all__ = ["load_split", "save_split"]
+__all__ = ["damaged", "load_split", "save_split", "verify_files"]
 
 _SCHEMA = 1
 _TABLES = ("items", "users", "rows", "quarantine")
@@ -120,7 +121,7 @@ def _read(folder: Path) -> Split:
         manifest["counts"]["split"],
     )
     if split.digest != manifest["digest"]["split"]:
-        raise _damaged(folder, "the data do not have the digest of the manifest")
+        raise damaged(folder, "the data do not have the digest of the manifest")
     return split
 
 
@@ -137,21 +138,26 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_json(path)
     except NotJsonError as error:
-        raise _damaged(folder, f"manifest.json is not JSON ({error.msg})") from error
+        raise damaged(folder, f"manifest.json is not JSON ({error.msg})") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
         seen = manifest.get("schema") if isinstance(manifest, dict) else None
         raise DataError(
             problem(f"{folder} has the data schema {seen}", f"schema {_SCHEMA}", "run distilrec prepare again")
         )
-    for name, digest in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise _damaged(folder, f"{name} is missing")
-        if digest_file(folder / name) != digest:
-            raise _damaged(folder, f"{name} has changed since it was written")
+    verify_files(folder, manifest["files"])
     return manifest
 
 
-def _damaged(folder: Path, seen: str) -> DataError:
+def verify_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise DataError unless every file (name -> SHA-256) is in the folder, unchanged."""
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise damaged(folder, f"{name} is missing")
+        if digest_file(folder / name) != digest:
+            raise damaged(folder, f"{name} has changed since it was written")
+
+
+def damaged(folder: Path, seen: str) -> DataError:
     return DataError(
         problem(
             f"the prepared data in {folder} are damaged: {seen}",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from distilrec.data.folder import damaged, verify_files
 from distilrec.errors import DataError, problem
 from distilrec.features import Feature
 from distilrec.files import atomic_folder, digest_file, read_json, recover, well_formed, write_json
@@ -80,7 +81,7 @@ def _read(folder: Path) -> RowSplit:
         pq.read_table(folder / "quarantine.parquet") if "quarantine.parquet" in manifest["files"] else None,
     )
     if split.digest != manifest["digest"]:
-        raise _damaged(folder, "the data do not have the digest of the manifest")
+        raise damaged(folder, "the data do not have the digest of the manifest")
     return split
 
 
@@ -92,19 +93,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_json(path)
     except ValueError as error:
-        raise _damaged(folder, f"manifest.json is not JSON ({error})") from error
+        raise damaged(folder, f"manifest.json is not JSON ({error})") from error
     seen = [manifest.get(key) for key in ("kind", "schema")] if isinstance(manifest, dict) else [None, None]
     if seen != [_KIND, _SCHEMA]:
         raise DataError(problem(f"{folder} holds data of the kind {seen[0]}, schema {seen[1]}",
                                 f"a table of examples ({_KIND}), schema {_SCHEMA}", "run distilrec prepare again"))
-    for name, digest in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise _damaged(folder, f"{name} is missing")
-        if digest_file(folder / name) != digest:
-            raise _damaged(folder, f"{name} has changed since it was written")
+    verify_files(folder, manifest["files"])
     return manifest
-
-
-def _damaged(folder: Path, seen: str) -> DataError:
-    return DataError(problem(f"the prepared data in {folder} are damaged: {seen}", "files as prepare wrote them",
-                             "run distilrec prepare again"))
