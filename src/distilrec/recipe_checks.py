@@ -26,7 +26,7 @@ OF_THE_RUN = {"device": "device", "seed": "seeds"}  # settings of training that 
 
 # keys that only one half of recipes knows
 OF_ROWS = (
-    "data.joins", "features", "labels", "group", "weight", "teacher.members", "teacher.features", "teacher.space",
+    "data.joins", "features", "labels", "group", "weight", "teacher.features", "teacher.space",
     "teacher.trust", "knowledge.hidden", "knowledge.folds", "knowledge.extra", "knowledge.swap", "student.features",
     "student.auxiliary", "control.single_task", "evaluate.slices",
 )
