@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 
 from distilrec import models
+from distilrec.api_rank import distill_on_events
 from distilrec.api_rows import (
     distill_on_rows,
     evaluate_on_rows,
     extract_from_rows,
     teach_on_rows,
 )
-from distilrec.api_shared import at_least, divide, trained_facts
-from distilrec.errors import DataError, KnowledgeError, RecipeError, nearest, problem
+from distilrec.api_shared import divide, trained_facts
+from distilrec.errors import DataError, RecipeError, nearest, problem
 from distilrec.evaluation.contest import Contestant, Report, contest
 from distilrec.knowledge.extract import extract as extract_knowledge
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models import MODELS, model_class, model_settings
 from distilrec.models.predictor import TrainedRows
 from distilrec.models.trained import Trained
-from distilrec.recipe_rank import CONTENT_KEPT, file_teacher_faults
+from distilrec.recipe_rank import file_teacher_faults
 from distilrec.teachers import TEACHERS, teacher_function
 from distilrec.teachers.fitted import fit_teacher
 from distilrec.training.train import train
@@ -36,8 +37,6 @@ __all__ = ["BASELINES", "Student", "distill", "evaluate", "export", "extract", "
 
 BASELINES = ("popularity", "item_knn")
 
-SOFT_LABELS = {"cross_entropy": 0.2, "kl": 0.8}
-START = ("teacher", "text", "none")
 RANK_METRIC = "ndcg@10"  # where none is named; rows have that of their first head
 
 
@@ -154,8 +153,9 @@ def distill(
     start: str | None = None, content: np.ndarray | None = None, control: bool = True,
     control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
     scratch: bool = False, student_settings: Mapping[str, Any] | None = None, layers_from: Any = None,
-    chosen: Mapping[str, Mapping[str, Any]] | None = None, seed: int = 0, folder: str | Path | None = None,
-    metric: str | None = None, seen: str = "drop", **settings: Any,
+    chosen: Mapping[str, Mapping[str, Any]] | None = None, trust: Sequence[str] = (), own_temperature: bool = False,
+    audit: bool = False, seed: int = 0, folder: str | Path | None = None, metric: str | None = None,
+    seen: str = "drop", **settings: Any,
 ) -> Student:
     """Train a student on knowledge and labels, and its control on labels alone.
 
@@ -174,6 +174,10 @@ def distill(
         scratch: also train the control without any item content, for comparison with publications.
         layers_from: a trained teacher of equal inner width whose layers the student starts with.
         chosen: role -> `training` of models that were validated on a part of this train part; see `teach`.
+        trust: rules of knowledge.trust.RULES ("confidence", "agreement", "label_gate"): which decisions to believe.
+        own_temperature: a temperature for every decision, so that all soft labels are about as wide.
+        audit: compare student and control on the validation part; leave out the users on whom the teacher harms, and
+            keep what validates best: all of the knowledge, the rest of it, or none (see training.audit).
         settings: of the model or of training, as in `teach`; on rows also `features`, `auxiliary` and the other
             arguments of api_rows.distill_on_rows.
     Raises:
@@ -185,57 +189,12 @@ def distill(
             control_settings=control_settings, control_losses=control_losses, student_settings=student_settings,
             seed=seed, folder=folder, metric=metric, **settings)
         return Student(*made, split)
-    start, metric = start or "teacher", metric or RANK_METRIC
-    if name not in MODELS:
-        raise RecipeError(problem(f"student {name!r} is unknown{nearest(name, MODELS)}", ", ".join(MODELS)))
-    if start not in START:
-        raise RecipeError(problem(f"start {start!r}{nearest(start, START)}", " | ".join(START)))
-    if content is None:
-        content = knowledge.vectors("content")
-    target = None if folder is None else Path(folder)
-    model, training = divide(name, {**settings, **(student_settings or {})}, model_settings(name), seed=seed)
-    beginning = {"teacher": knowledge.vectors("item_vectors"), "text": content, "none": None}[start]
-    if start != "none" and beginning is None:
-        kind = "item vectors of the teacher" if start == "teacher" else "item content"
-        raise KnowledgeError(problem(f"start {start!r} needs {kind}, which the store does not hold",
-                                     "start: none, or a teacher with item vectors", "change student.start"))
-    kept, best = _kept_content(model, content, start), dict(chosen or {})
-    student = train(name, split, model, training, name="student", content=kept, start=beginning,
-                    layers_from=layers_from, losses=losses or SOFT_LABELS, knowledge=knowledge, metric=metric,
-                    seen=seen, folder=target / "student" if target else None, chosen=best.get("student"))
-    if not control:
-        return Student(student, None, split)
-    steps = int(student.training["steps"])
-    shape = {k: v for k, v in (student_settings or {}).items() if k in model_settings(name) and k != "dropout"}
-    given = {**settings, **shape, **(control_settings or {})}
-    own, own_training = divide(name, given, model_settings(name), seed=seed)
-    own_training = at_least(own_training, steps, split, own, name)
-    plain = dict(control_losses or {"cross_entropy": 1.0})
-
-    def without_teacher(role: str, vectors: np.ndarray | None) -> Trained:
-        keeps = own.get("content_use") in CONTENT_KEPT
-        return train(name, split, own, own_training, name=role, content=vectors if keeps else None,
-                     start=None if keeps else vectors, losses=plain, metric=metric, seen=seen,
-                     min_steps=steps, folder=target / role if target else None, chosen=best.get(role))
-
-    known = content if start != "none" or kept is not None else None
-    twin = without_teacher("control", known)
-    bare = without_teacher("control-scratch", None) if scratch and known is not None else None
-    return Student(student, twin, split, bare)
-
-
-def _kept_content(model: Mapping[str, Any], content: np.ndarray | None, start: str) -> np.ndarray | None:
-    """What a student is given that reads item content for good, instead of only starting from it."""
-    use = model.get("content_use")
-    if use not in CONTENT_KEPT:
-        return None
-    if start != "none":
-        raise RecipeError(problem(f"content_use {use!r} with start {start!r}", "start 'none'",
-                                  "let the student either keep the content or start from vectors"))
-    if content is None:
-        raise KnowledgeError(problem(f"content_use {use!r} needs item content, which the store does not hold",
-                                     "item vectors [I, C]", "give content=item_content(split, encoder)"))
-    return content
+    return Student(*distill_on_events(
+        name, split, knowledge, losses=losses, start=start or "teacher", content=content, control=control,
+        control_settings=control_settings, control_losses=control_losses, scratch=scratch,
+        student_settings=student_settings, layers_from=layers_from, chosen=chosen, trust=trust,
+        own_temperature=own_temperature, audit=audit, seed=seed, folder=folder, metric=metric or RANK_METRIC, seen=seen,
+        **settings))
 
 
 def export(

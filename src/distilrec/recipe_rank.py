@@ -35,6 +35,7 @@ def rank_faults(recipe: Recipe) -> Iterator[Fault]:
     from distilrec.data.rows import ROLES
     from distilrec.data.split import METHODS
     from distilrec.knowledge.inner import INNER
+    from distilrec.knowledge.trust import RULES
     from distilrec.losses import HARD, LOSSES
     from distilrec.models import BASELINES, MODELS
     from distilrec.teachers import TEACHERS
@@ -56,6 +57,8 @@ def rank_faults(recipe: Recipe) -> Iterator[Fault]:
             yield from named(("split", key), key, ["method", "check", "seed", *METHODS[method]])
     for loss in recipe.student.losses:
         yield from named(("student", "losses", loss), loss, LOSSES)
+    for index, rule in enumerate(recipe.student.trust):
+        yield from named(("student", "trust", str(index)), rule, RULES)
     for index, name in enumerate(recipe.knowledge.signals):
         yield from named(("knowledge", "signals", str(index)), name, INNER)
     for loss in recipe.control.losses:

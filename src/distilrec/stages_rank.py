@@ -87,7 +87,8 @@ def distill(
         control_settings=control, control_losses=recipe.control.losses, folder=folder, scratch=recipe.control.scratch,
         metric=recipe.evaluate.metric, seen=recipe.evaluate.seen, student_settings=own,
         layers_from=teacher_of(recipe, out, split, seed) if section.layers == "teacher" else None,
-        chosen={role: record for role, record in chosen.items() if record is not None},
+        chosen={role: record for role, record in chosen.items() if record is not None}, trust=section.trust,
+        own_temperature=section.own_temperature, audit=section.audit,
         **{**section.settings, **training_of(section.train, recipe, seed)},
     )
 
@@ -115,9 +116,14 @@ def load_model(folder: Path, split: Split) -> Trained:
 def report(recipe: Recipe, out: Path, split: Split, lineage: Mapping[str, Any]) -> Report:
     """Read the test part for every model of the run."""
     settings = recipe.evaluate
+    chosen = _contestants(recipe, out, split)
+    students = [load_model(out / "students" / f"seed-{seed}" / "student", split) for seed in recipe.seeds]
+    # which of the teacher's knowledge was believed, by seed: what was left out belongs into the report
+    believed = {key: [one.training[key] for one in students] for key in ("trust", "audit")
+                if all(key in one.training for one in students)}
     return contest(
-        _contestants(recipe, out, split), split, metric=settings.metric, k=settings.k, seen=settings.seen,
-        candidates=settings.candidates, seeds=recipe.seeds, recipe=recipe.name, lineage=lineage,
+        chosen, split, metric=settings.metric, k=settings.k, seen=settings.seen, candidates=settings.candidates,
+        seeds=recipe.seeds, recipe=recipe.name, lineage={**lineage, **believed},
     )
 
 

@@ -7,6 +7,7 @@ A rule is a function (store, split) -> float32 [N] in the order of the store's r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -140,6 +141,12 @@ class Trusted:
     @property
     def signals(self) -> Mapping[str, Signal]:
         return self.store.signals
+
+    def facts(self) -> dict[str, Any]:
+        """For the report: what was believed how far."""
+        users = 0 if self.left_out is None else int(self.left_out.sum())
+        return {"rules": list(self.rules), "mean": round(self.mean, 4), "decisions_left_out": round(self.none, 4),
+                "users_left_out": users, "own_temperature": self._temperatures is not None}
 
     @property
     def digest(self) -> str:

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distilrec.errors import TrainingError, problem
+from distilrec.errors import RecipeError, TrainingError, problem
+from distilrec.models.fields import FieldTable
 from distilrec.progress import track
 from distilrec.training.checkpoint import load_checkpoint, save_checkpoint
+from distilrec.training.lazy_adam import LazyAdam
 from distilrec.training.settings import TrainSettings, lower_is_better
 
 __all__ = ["Fit", "Work", "check_device", "epoch", "make_optimizer", "run", "schedule"]
@@ -175,13 +177,20 @@ def _finished(state: Fit, settings: TrainSettings, min_steps: int) -> bool:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Weight decay falls on matrices and tables, never on norms and biases."""
+    """Weight decay falls on matrices and tables, never on norms and biases.
+
+    Raises:
+        RecipeError: lazy_adam for a model without a FieldTable, or with gradient_clip.
+    """
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     rate = settings.learning_rate
+    if settings.optimizer == "lazy_adam":
+        _make_sparse(model, settings)
+        return LazyAdam(groups, lr=rate)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, fused=True)
     if settings.optimizer == "adam":
@@ -189,6 +198,18 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     if settings.optimizer == "adagrad":
         return torch.optim.Adagrad(groups, lr=rate, fused=settings.device == "cpu")
     return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=True)
+
+
+def _make_sparse(model: nn.Module, settings: TrainSettings) -> None:
+    """The id tables of a model give sparse gradients from now on."""
+    tables = [module for module in model.modules() if isinstance(module, FieldTable)]
+    if not tables or settings.gradient_clip:
+        raise RecipeError(problem(
+            "optimizer: lazy_adam " + ("with gradient_clip" if tables else "for a model without a table of features"),
+            "a model of the tasks predict and tag, without gradient_clip", "use optimizer: adamw",
+        ))
+    for table in tables:
+        table.sparse = True
 
 
 def schedule(settings: TrainSettings, steps_per_epoch: int) -> Any:

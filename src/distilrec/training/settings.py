@@ -41,7 +41,7 @@ class TrainSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1)] = 100
     batch_size: Annotated[int, Field(ge=1)] = 256  # sequences (users) per step
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    optimizer: Literal["adamw", "adam", "sgd", "adagrad"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "adagrad", "lazy_adam"] = "adamw"  # lazy_adam: rows of millions of ids
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, over `epochs`
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -17,7 +17,7 @@ from distilrec.models.histories import pad
 from distilrec.training.settings import SELECTION_METRICS
 from distilrec.types import Examples, Part, Ranker, Split
 
-__all__ = ["METRICS", "parse_metric", "target_ranks", "validate", "validate_ranker"]
+__all__ = ["METRICS", "per_user", "parse_metric", "target_ranks", "validate", "validate_ranker"]
 
 METRICS = SELECTION_METRICS
 _NEVER = np.iinfo(np.int64).max  # the rank of an item that no list holds
@@ -56,6 +56,15 @@ def validate(
                                     "at least one user with validation events", "choose a split that keeps some"))
     ranks, offsets = target_ranks(model, split, examples, seen=seen, device=device)
     return float(_metric(name, k, ranks, offsets).mean())
+
+
+def per_user(
+    model: nn.Module, split: Split, metric: str, *, part: Part = "valid", seen: str = "drop", device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(users int32 [Q], the metric of each float64 [Q]) of a part."""
+    name, k = parse_metric(metric)
+    examples = split.queries(part)
+    return examples.users, _metric(name, k, *target_ranks(model, split, examples, seen=seen, device=device))
 
 
 @torch.inference_mode()

@@ -1,0 +1,116 @@
+"""The ranking half of the API: what `api.distill` does on events. `api_rows` is the same for rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrec.api_shared import at_least, divide
+from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
+from distilrec.knowledge.store import KnowledgeStore
+from distilrec.knowledge.trust import Trusted
+from distilrec.models import MODELS, model_settings
+from distilrec.models.trained import Trained
+from distilrec.recipe_rank import CONTENT_KEPT
+from distilrec.training.audit import audit as compare
+from distilrec.training.train import train
+from distilrec.types import Knowledge, Split
+
+__all__ = ["SOFT_LABELS", "START", "distill_on_events"]
+
+SOFT_LABELS = {"cross_entropy": 0.2, "kl": 0.8}
+START = ("teacher", "text", "none")
+
+
+def distill_on_events(
+    name: str, split: Split, store: KnowledgeStore, *, losses: Mapping[str, float] | None, start: str,
+    content: np.ndarray | None, control: bool, control_settings: Mapping[str, Any] | None,
+    control_losses: Mapping[str, float] | None, scratch: bool, student_settings: Mapping[str, Any] | None,
+    layers_from: Any, chosen: Mapping[str, Mapping[str, Any]] | None, trust: Sequence[str], own_temperature: bool,
+    audit: bool, seed: int, folder: str | Path | None, metric: str, seen: str, **settings: Any,
+) -> tuple[Trained, Trained | None, Split, Trained | None]:
+    """(student, control, split, control from scratch), see api.distill.
+
+    Raises:
+        RecipeError, KnowledgeError: what is asked for is unknown, or the store does not hold it.
+    """
+    if name not in MODELS:
+        raise RecipeError(problem(f"student {name!r} is unknown{nearest(name, MODELS)}", ", ".join(MODELS)))
+    if start not in START:
+        raise RecipeError(problem(f"start {start!r}{nearest(start, START)}", " | ".join(START)))
+    if audit and not control:
+        raise RecipeError(problem("an audit without a control", "control=True", "it compares the two"))
+    if content is None:
+        content = store.vectors("content")
+    target = None if folder is None else Path(folder)
+    model, training = divide(name, {**settings, **(student_settings or {})}, model_settings(name), seed=seed)
+    beginning = {"teacher": store.vectors("item_vectors"), "text": content, "none": None}[start]
+    if start != "none" and beginning is None:
+        kind = "item vectors of the teacher" if start == "teacher" else "item content"
+        raise KnowledgeError(problem(f"start {start!r} needs {kind}, which the store does not hold",
+                                     "start: none, or a teacher with item vectors", "change student.start"))
+    kept, best = _kept_content(model, content, start), dict(chosen or {})
+    temperature = training.temperature if own_temperature else None
+
+    def taught(place: str, left_out: np.ndarray | None = None) -> Trained:
+        known: Knowledge = store
+        if trust or own_temperature or left_out is not None:
+            known = Trusted(store, split, trust, left_out=left_out, temperature=temperature)
+        trained = train(name, split, model, training, name="student", content=kept, start=beginning,
+                        layers_from=layers_from, losses=losses or SOFT_LABELS, knowledge=known, metric=metric,
+                        seen=seen, folder=target / place if target else None, chosen=best.get("student"))
+        return trained if not isinstance(known, Trusted) else _with(trained, trust=known.facts())
+
+    student = taught("student-all" if audit else "student")
+    if not control:
+        return student, None, split, None
+    steps = int(student.training["steps"])
+    shape = {k: v for k, v in (student_settings or {}).items() if k in model_settings(name) and k != "dropout"}
+    given = {**settings, **shape, **(control_settings or {})}
+    own, own_training = divide(name, given, model_settings(name), seed=seed)
+    own_training = at_least(own_training, steps, split, own, name)
+    plain = dict(control_losses or {"cross_entropy": 1.0})
+
+    def without_teacher(role: str, vectors: np.ndarray | None) -> Trained:
+        keeps = own.get("content_use") in CONTENT_KEPT
+        return train(name, split, own, own_training, name=role, content=vectors if keeps else None,
+                     start=None if keeps else vectors, losses=plain, metric=metric, seen=seen,
+                     min_steps=steps, folder=target / role if target else None, chosen=best.get(role))
+
+    known = content if start != "none" or kept is not None else None
+    twin = without_teacher("control", known)
+    bare = without_teacher("control-scratch", None) if scratch and known is not None else None
+    if audit:
+        found = compare(student, twin, split, metric, seen=seen)
+        tried = {"all of it": student}
+        if found.harmed and not found.left_out.all():
+            tried["what harms nobody"] = taught("student-without-harm", found.left_out)
+        tried["nothing"] = _with(twin, name="student")
+        believed = max(tried, key=lambda one: tried[one].training["valid"][metric])
+        student = _with(tried[believed], audit={**found.facts(), "believed": believed})
+        if target is not None:
+            student.save(target / "student")
+    return student, twin, split, bare
+
+
+def _with(trained: Trained, name: str = "", **facts: Any) -> Trained:
+    """The same model with more to say about how it was made."""
+    return replace(trained, name=name or trained.name, training={**trained.training, **facts})
+
+
+def _kept_content(model: Mapping[str, Any], content: np.ndarray | None, start: str) -> np.ndarray | None:
+    """What a student is given that reads item content for good, instead of only starting from it."""
+    use = model.get("content_use")
+    if use not in CONTENT_KEPT:
+        return None
+    if start != "none":
+        raise RecipeError(problem(f"content_use {use!r} with start {start!r}", "start 'none'",
+                                  "let the student either keep the content or start from vectors"))
+    if content is None:
+        raise KnowledgeError(problem(f"content_use {use!r} needs item content, which the store does not hold",
+                                     "item vectors [I, C]", "give content=item_content(split, encoder)"))
+    return content
