@@ -41,7 +41,8 @@ def test_faults_of_schema_tables_and_constructors_come_together() -> None:
         "line 2: evalute: unknown key, did you mean 'evaluate'?",
         "line 4: teacher.model: 'sasrek', did you mean 'sasrec'?",
         "line 5: teacher.train.epochs: 1.5\n  expected: a valid integer",
-        "line 5: teacher.train.optimizer: 'adamm'\n  expected: 'adamw', 'adam', 'sgd' or 'adagrad', did you mean 'adam",
+        "line 5: teacher.train.optimizer: 'adamm'\n"
+        "  expected: 'adamw', 'adam', 'sgd', 'adagrad' or 'lazy_adam', did you mean 'adam",
         "line 8: student.settings.dmi: 'dmi', did you mean 'dim'?",
         "line 9: student.losses.kll: 'kll', did you mean 'kl'?",
         "line 10: control.train.epochs: 'many'\n  expected: a valid integer",

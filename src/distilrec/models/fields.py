@@ -156,6 +156,7 @@ class FieldTable(nn.Module):
         self.vector_weight = nn.ParameterList(
             nn.Parameter(torch.randn(one.dim, dim) * scale) for one in groups["vector"]
         )
+        self.sparse = False  # gradients of the rows that were read, for training.lazy_adam
         self.dropout = Dropout(dropout)
         kept = [one for one in groups["ragged"] if one.name not in leave_out]
         self.names = tuple(one.name for one in (*groups["category"], *kept, *groups["number"], *groups["vector"]))
@@ -207,6 +208,8 @@ class FieldTable(nn.Module):
         weight = self.weight
         if not isinstance(weight, Tensor):
             raise ValueError("a table without id features was asked for rows")
+        if self.sparse and self.training:
+            return F.embedding(places, weight, sparse=True)
         if self.training and not weight.is_cuda:
             return _Gather.apply(places, weight)
         return F.embedding(places, weight)

@@ -1,0 +1,104 @@
+"""AdamW by rows: the same where every row is seen, by hand where one is not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from distilrec.errors import RecipeError
+from distilrec.features import Feature
+from distilrec.models.deepfm import DeepFM
+from distilrec.models.fields import Inputs
+from distilrec.training.lazy_adam import LazyAdam
+from distilrec.training.loop import make_optimizer
+from distilrec.training.settings import TrainSettings
+
+LAZY = TrainSettings(optimizer="lazy_adam", learning_rate=0.1, weight_decay=0.2)
+
+
+def _sparse(rows: list[int], values: list[list[float]], shape: tuple[int, int]) -> torch.Tensor:
+    return torch.sparse_coo_tensor(torch.tensor([rows]), torch.tensor(values), shape, check_invariants=True)
+
+
+def test_rows_that_are_seen_in_every_step_move_as_in_adamw() -> None:
+    torch.manual_seed(0)
+    start, tables = torch.randn(4, 3), []
+    for lazy in (True, False):
+        table = torch.nn.Parameter(start.clone())
+        optimizer = (LazyAdam([table], lr=0.1, weight_decay=0.2) if lazy else
+                     torch.optim.AdamW([table], lr=0.1, weight_decay=0.2))
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(20):
+            gradient = torch.randn(4, 3, generator=generator)
+            table.grad = gradient.to_sparse(1) if lazy else gradient
+            optimizer.step()
+        tables.append(table.detach())
+    torch.testing.assert_close(tables[0], tables[1])
+
+
+def test_a_row_that_is_seen_late_by_hand() -> None:
+    table = torch.nn.Parameter(torch.tensor([[1.0], [2.0], [3.0]]))
+    optimizer = LazyAdam([table], lr=0.1, weight_decay=0.5)
+    for _ in range(3):
+        table.grad = _sparse([0], [[1.0]], (3, 1))
+        optimizer.step()
+    assert table.detach()[1:].flatten().tolist() == [2.0, 3.0]
+    table.grad = _sparse([1, 1], [[-2.0], [-2.0]], (3, 1))  # the same row twice: the gradients add up
+    optimizer.step()
+    # four steps of decay, then the first step of Adam, whose size is the learning rate
+    assert table.detach()[1].item() == pytest.approx(2 * (1 - 0.1 * 0.5) ** 4 + 0.1, abs=1e-6)
+    assert table.detach()[2].item() == 3.0
+    m, v = 0.1 * -4.0 * 0.9 + 0.1 * 1.0, 0.001 * 16.0 * 0.999 + 0.001 * 1.0
+    before = table.detach()[1].item()
+    table.grad = _sparse([1], [[1.0]], (3, 1))
+    optimizer.step()
+    move = 0.1 * (m / (1 - 0.9**2)) / (math.sqrt(v / (1 - 0.999**2)) + 1e-8)
+    assert table.detach()[1].item() == pytest.approx(before * (1 - 0.1 * 0.5) - move, abs=1e-6)
+
+
+def test_a_saved_state_goes_on_as_if_nothing_had_happened() -> None:
+    def train(table: torch.nn.Parameter, optimizer: LazyAdam, steps: range) -> None:
+        for step in steps:
+            table.grad = _sparse([step % 3], [[float(step + 1)]], (3, 1))
+            optimizer.step()
+
+    whole = torch.nn.Parameter(torch.ones(3, 1))
+    train(whole, LazyAdam([whole], lr=0.1, weight_decay=0.1), range(7))
+    first = torch.nn.Parameter(torch.ones(3, 1))
+    killed = LazyAdam([first], lr=0.1, weight_decay=0.1)
+    train(first, killed, range(4))
+    again = LazyAdam([first], lr=0.1, weight_decay=0.1)
+    again.load_state_dict(killed.state_dict())
+    train(first, again, range(4, 7))
+    assert torch.equal(first, whole)
+
+
+def test_a_model_learns_and_leaves_unseen_rows_alone() -> None:
+    features = [Feature("user", "category", size=50), Feature("tags", "list", size=9)]
+    torch.manual_seed(0)
+    model = DeepFM(features, [1], dim=4, hidden=[8])
+    optimizer = make_optimizer(model, LAZY)
+    inputs = Inputs(torch.tensor([[3], [4]]), (torch.tensor([[1, 2], [2, -1]]),), torch.zeros(2, 0), ())
+    before = model.table.weight.detach().clone()
+    losses = []
+    for _ in range(30):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            model.train()(inputs)["scores"][:, 0], torch.tensor([1.0, 0.0]))
+        optimizer.zero_grad()
+        loss.backward()
+        assert model.table.weight.grad.is_sparse
+        optimizer.step()
+        losses.append(loss.item())
+    moved = (model.table.weight.detach() != before).any(1).nonzero()[:, 0].tolist()
+    assert moved == [3, 4, 50 + 1, 50 + 2]
+    assert losses[-1] < 0.1 < losses[0]
+
+
+def test_what_it_cannot_do_is_said() -> None:
+    with pytest.raises(RecipeError, match="without a table of features"):
+        make_optimizer(torch.nn.Linear(2, 1), LAZY)
+    model = DeepFM([Feature("user", "category", size=5)], [1], dim=2, hidden=[2])
+    with pytest.raises(RecipeError, match="gradient_clip"):
+        make_optimizer(model, LAZY.model_copy(update={"gradient_clip": 1.0}))
