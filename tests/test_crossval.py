@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from distilrec import crossval
 from distilrec.cli import app
+from distilrec.cli_inspect import print_anything
 from distilrec.data import load_rows, load_split
 from distilrec.errors import RecipeError
 from distilrec.recipe import Recipe
@@ -113,6 +114,14 @@ def test_what_is_printed_says_what_it_means(finished: tuple[Path, dict[str, Any]
     own = next(line for line in crossval.sentences(finished[1]) if "student − control" in line)
     assert "of 2 folds" in own and "other groups to test" in own and "other data to train on" in own
     assert "no standard error" in crossval.sentences(finished[1])[-1]
+
+
+def test_inspect_shows_it(finished: tuple[Path, dict[str, Any]]) -> None:
+    for path in (finished[0], finished[0] / "crossval.json"):
+        console = Console(width=200, no_color=True)
+        with console.capture() as capture:
+            print_anything(path, console)
+        assert "2 folds" in capture.get()
 
 
 def test_lists_are_cross_validated_too(tmp_path: Path) -> None:

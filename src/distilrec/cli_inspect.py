@@ -12,6 +12,8 @@ from rich.table import Table
 
 from distilrec.cli_views import pairs, print_plan
 from distilrec.errors import DataError, problem
+from distilrec.evaluation.folds import read_folds
+from distilrec.evaluation.folds_view import print_folds
 from distilrec.evaluation.schema import read_report
 from distilrec.evaluation.terminal import print_report
 from distilrec.evaluation.verdict import is_lower_better
@@ -36,6 +38,8 @@ def print_anything(path: Path, console: Console | None = None) -> None:
             _recipe(path, console)
         elif path.name in ("model.json", "trees.json"):
             _model(path.parent, console)
+        elif path.name == "crossval.json":
+            _folds(path.parent, console)
         else:
             print_report(read_report(path), console=console)
         return
@@ -221,8 +225,12 @@ def _report(path: Path, console: Console) -> None:
     print_report(read_report(path / "report.json"), console=console)
 
 
+def _folds(path: Path, console: Console) -> None:
+    print_folds(read_folds(path / "crossval.json"), console)
+
+
 # the file by which a folder is known, the most telling first
 _KINDS: tuple[tuple[str, Callable[[Path, Console], None]], ...] = (
     ("recipe.yaml", _run), ("digests.json", _bundle), ("manifest.json", _manifest), ("model.json", _model),
-    ("trees.json", _model), ("report.json", _report),
+    ("trees.json", _model), ("report.json", _report), ("crossval.json", _folds),
 )
