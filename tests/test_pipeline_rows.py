@@ -105,6 +105,24 @@ def test_the_store_holds_rows_that_nobody_logged(finished: Path) -> None:
     assert np.isfinite(told["response"]).all()
 
 
+def test_groups_of_swapped_features_come_from_rows_of_their_own(tmp_path: Path) -> None:
+    import rows_world
+    from distilrec.knowledge.extract_rows import extract_rows
+    from distilrec.models.base_rate import BaseRate
+    from distilrec.types_rows import Head
+
+    split = rows_world.table(600, heads=(Head("click"),))
+    names = list(split.features)[:4]
+    groups = [names[1:3], names[3:4]]
+    keys, columns = extract_rows(BaseRate.fit(split), split, tmp_path, extra=1.0, swap=groups, seed=3).extra_rows()
+    train = split.rows("train")
+    rows_of = lambda table, own, at: [tuple(np.asarray(table[n][i]).tobytes() for n in own) for i in at]  # noqa: E731
+    for own in (names[:1], *groups):  # each group was logged as it stands
+        assert set(rows_of(columns, own, range(len(keys)))) <= set(rows_of(split.columns, own, train))
+    together = rows_of(columns, names, range(len(keys)))
+    assert len(set(together) - set(rows_of(split.columns, names, train))) > len(keys) / 4  # and most rows were not
+
+
 def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     said: list[str] = []
     pipeline.run(recipe_of(), finished, say=said.append)
@@ -177,6 +195,7 @@ def test_an_outside_teacher_from_a_file_teaches_through_the_pipeline(finished: P
     ("teacher.members=[{model: dcn}]", "did you mean 'dcnv2'"),
     ("knowledge.swap=[]", "features that extra rows take"),
     ("knowledge.swap=[item]", "item_id"),
+    ("knowledge.swap=[[item_id], [prise]]", "did you mean 'price'"),
     ("student.losses={binary_cross_entropy: 1.0, squared_error: 1.0, hint: 1.0}", "knowledge: {hidden: true}"),
     ("labels.purchase={column: purchase, after: clik}", "click"),
     ("task=rank", "task: predict"),

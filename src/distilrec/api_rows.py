@@ -123,7 +123,8 @@ def _trees(
 
 def extract_from_rows(
     teacher: Predictor, split: RowSplit, *, folder: str | Path | None = None, hidden: bool = False,
-    held_out: Predictor | None = None, extra: float = 0.0, swap: Sequence[str] = (), seed: int = 0,
+    held_out: Predictor | None = None, extra: float = 0.0,
+    swap: Sequence[str | Sequence[str]] = (), seed: int = 0,
 ) -> KnowledgeStore:
     """Write down a pointwise teacher's outputs for every train row. See knowledge.extract_rows."""
     target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))

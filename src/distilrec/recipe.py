@@ -119,7 +119,9 @@ class KnowledgeSettings(Section):
     hidden: bool = False  # predict, tag: also the teacher's last hidden layer, for the loss `hint`
     folds: Annotated[int, Field(ge=0)] = 0  # predict, tag: soft labels by copies that did not see the row (0: off)
     extra: Share = 0.0  # predict, tag: rows to ask the teacher beyond those logged, as a multiple of the train rows
-    swap: list[str] = []  # the features that such a row takes from another row, e.g. the item and what belongs to it
+    # the features that such a row takes from another row, e.g. the item and what belongs to it; lists are groups, each
+    # from a row of its own
+    swap: list[str | list[str]] = []
 
 
 class Tune(Section):

@@ -57,8 +57,9 @@ def row_faults(recipe: Recipe) -> Iterator[Fault]:
     for section in ("teacher", "student"):
         for index, name in enumerate(getattr(recipe, section).features or ()):
             yield from named((section, "features", str(index)), name, recipe.features)
-    for index, name in enumerate(recipe.knowledge.swap):
-        yield from named(("knowledge", "swap", str(index)), name, recipe.features)
+    for index, one in enumerate(recipe.knowledge.swap):
+        for name in [one] if isinstance(one, str) else one:
+            yield from named(("knowledge", "swap", str(index)), name, recipe.features)
     if recipe.knowledge.extra and not recipe.knowledge.swap:
         yield (("knowledge", "swap"), "nothing, with knowledge.extra",
                "the features that extra rows take from other rows, e.g. the item and what belongs to it")

@@ -22,7 +22,7 @@ __all__ = ["extract_rows", "importance_of"]
 
 def extract_rows(
     teacher: Predictor, split: RowSplit, folder: Path, *, hidden: bool = False, part_rows: int = 65_536,
-    held_out: Predictor | None = None, extra: float = 0.0, swap: Sequence[str] = (), seed: int = 0,
+    held_out: Predictor | None = None, extra: float = 0.0, swap: Sequence[str | Sequence[str]] = (), seed: int = 0,
 ) -> KnowledgeStore:
     """Write the teacher's outputs for every train row, and, where it has them, its hidden layer and importances.
 
@@ -34,8 +34,9 @@ def extract_rows(
         held_out: answers in the teacher's place where it can: copies of the teacher that were trained without the row
             they are asked about, so that the soft labels are opinions and not memories.
         extra, swap: also ask about `extra` times as many rows as were logged for training, each a train row whose
-            features `swap` (an item and what belongs to it) come from another train row. A teacher can be asked about
-            what nobody was shown; only a student can learn from that, for such rows have no label.
+            features `swap` (an item and what belongs to it) come from another train row. Lists in it are groups that
+            each come from a row of their own: [[item, price], [hour, weekday]]. A teacher can be asked about what
+            nobody was shown; only a student can learn from that, for such rows have no label.
     Raises:
         KnowledgeError: `swap` names no feature; the teacher answers with a NaN or in another shape, or has no hidden
             layer to give.
@@ -44,7 +45,7 @@ def extract_rows(
     identity = {
         "dataset_digest": split.digest, "split_digest": split.digest, "teacher": teacher.name, "part_rows": part_rows,
         "teacher_digest": getattr(speaker, "digest", None) or secrets.token_hex(16), "hidden": hidden, "key": "row",
-        "extra": extra, "swap": list(swap), "seed": seed,
+        "extra": extra, "swap": [one if isinstance(one, str) else list(one) for one in swap], "seed": seed,
     }
     if (folder / "manifest.json").exists():
         store = KnowledgeStore(folder, split)
@@ -90,28 +91,32 @@ def _blocks(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def _with_extra(
-    split: RowSplit, rows: np.ndarray, extra: float, swap: Sequence[str], seed: int
+    split: RowSplit, rows: np.ndarray, extra: float, swap: Sequence[str | Sequence[str]], seed: int
 ) -> tuple[RowSplit, np.ndarray]:
     """(the table with rows added at its end that no part holds, their keys)."""
     count = round(extra * len(rows))
     if not count:
         return split, np.empty(0, dtype=np.int64)
-    known = [name for name, feature in split.features.items()]
-    for name in swap:
+    known = list(split.features)
+    alone = [one for one in swap if isinstance(one, str)]  # names without a list are a group together
+    groups = [*([alone] if alone else []), *(list(one) for one in swap if not isinstance(one, str))]
+    for name in (name for group in groups for name in group):
         if name not in known:
             raise KnowledgeError(problem(f"swap: {name!r} is no feature{nearest(name, known)}", ", ".join(known)))
     if not swap:
         raise KnowledgeError(problem("extra rows without `swap`", "the features that change places between rows, e.g. "
                                      "the item and what belongs to it", "set knowledge.swap"))
     rng = np.random.default_rng([seed, 11])
-    base, other = rng.choice(rows, count), rng.choice(rows, count)
-    source = {name: other if name in swap else base for name in known}
+    base = rng.choice(rows, count)
+    source = dict.fromkeys(known, base)
+    for group in groups:
+        source |= dict.fromkeys(group, rng.choice(rows, count))
     columns = {name: np.concatenate([array, array[source[name]]]) for name, array in split.columns.items()}
-    swapped = {column for name in swap for column in split.features[name].sources}
+    taken = {column: source[name] for group in groups for name in group for column in split.features[name].sources}
     raw = split.raw.take(base)
     for place, column in enumerate(raw.column_names):
-        if column in swapped:
-            raw = raw.set_column(place, raw.schema.field(place), split.raw.column(column).take(other))
+        if column in taken:
+            raw = raw.set_column(place, raw.schema.field(place), split.raw.column(column).take(taken[column]))
     labels = {name: np.concatenate([array, np.full((count, array.shape[1]), np.nan, np.float32)])
               for name, array in split.labels.items()}
     wide = replace(
