@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -264,3 +265,31 @@ def test_gathered_scores_against_the_plain_way() -> None:
         results.append((scores.detach(), a.grad, b.grad))
     for mine, plain in zip(*results, strict=True):
         torch.testing.assert_close(mine, plain)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bpr"])
+@pytest.mark.parametrize("settings", [
+    TrainSettings(score_scale=2.0), TrainSettings(negatives="full"), TrainSettings(negatives=9),
+    TrainSettings(negatives=9, negative_power=0.7), TrainSettings(negatives=9, label_smoothing=0.1),
+], ids=["many", "full", "few", "drawn by popularity", "smoothed"])
+def test_the_labels_of_a_user_share_one_look_at_the_catalog(
+    split: Split, settings: TrainSettings, loss: str
+) -> None:
+    """Of a model without history: the quick way, once per user, is the plain way, once per label."""
+    net, _ = create("mf", split, {"dim": 6, "bias": True, "scale": 1.0}, seed=1)
+    with torch.no_grad():
+        net.table.bias.normal_()  # type: ignore[operator, union-attr]
+    examples = training_examples(split, 200, needs_history=False)
+    quick = next(epoch_batches(split, examples, 12, np.random.default_rng(0), needs_history=False))
+    assert quick.soft.sum() == 12 < len(quick.soft)
+    plain = dataclasses.replace(quick, soft=np.ones_like(quick.soft))
+    drawn = Negatives.of(split.train_counts, settings).draw(np.random.default_rng(3))
+    found = []
+    for batch in (quick, plain):
+        net.zero_grad()
+        value, _ = objective(net, batch, drawn, {loss: 1.0}, settings)
+        value.backward()
+        found.append((value.detach(), [p.grad.clone() for p in net.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

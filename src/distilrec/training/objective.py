@@ -76,6 +76,10 @@ def objective(
     on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
     items, lengths = on(batch.items), on(batch.lengths)
     hidden = net.query(items, lengths, on(batch.users))
+    labels = None
+    if not net.needs_history and not batch.soft.all():  # one vector answers all labels of a user
+        labels = on(batch.targets), on(np.cumsum(batch.soft) - 1), on(batch.labeled)
+        batch = batch.soft_only()
     q = hidden.flatten(0, 1)[on(batch.positions)].float()
     scores = Scores.of(q * settings.score_scale, net.item_vectors(), net.item_bias(), settings.score_scale,
                        on(batch.targets), negatives, on)
@@ -99,7 +103,8 @@ def objective(
                 term = term * self_paced(term, pace(done))
             mean = _weighted(term, weight_of, of)
         else:
-            term, mask = scores.hard(name, settings), on(batch.labeled)
+            term, mask = (scores.hard(name, settings), on(batch.labeled)) if labels is None else \
+                (scores.hard_by_owner(name, settings, *labels[:2]), labels[2])
             mean = torch.where(mask, term, 0.0).sum() / mask.sum().clamp(min=1)
         total = total + settings.share(name in SOFT, done) * weight * mean
         values[name] = mean.detach()
