@@ -95,13 +95,13 @@ def measure(bundle: Path, requests: list[bytes], windows: int) -> dict[str, Any]
     """Milliseconds per request, at the client (wall) and in the server (CPU)."""
     cores = sorted(os.sched_getaffinity(0))
     command = [str(Path(sys.executable).with_name("distilrec")), "serve", str(bundle), "--port", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=surroundings(ours=True))
+    log = bundle.with_name("server.log")  # a file: it has a line per request, at which a pipe would fill up
+    with log.open("w", encoding="utf-8") as stderr:
+        server = subprocess.Popen(command, stderr=stderr, env=surroundings(ours=True))
     try:
         os.sched_setaffinity(server.pid, {cores[0]})
         os.sched_setaffinity(0, {cores[-1]})
-        line = next(line for line in server.stderr if "http://" in line)
-        connection = http.client.HTTPConnection(line.partition("http://")[2].split()[0])
-        patiently(connection)
+        connection = connect(log)
         for body in requests[:WARM_UP]:
             ask(connection, body)
         ticks = _ticks(server.pid)
@@ -129,19 +129,21 @@ def measure(bundle: Path, requests: list[bytes], windows: int) -> dict[str, Any]
             "load": os.getloadavg()[0], "request_bytes": int(np.mean([len(body) for body in requests]))}
 
 
-def patiently(connection: http.client.HTTPConnection, seconds: float = 60.0) -> None:
-    """Wait until the server that has an address also answers."""
+def connect(log: Path, seconds: float = 60.0) -> http.client.HTTPConnection:
+    """A connection to the server that writes this log, once it answers."""
     until = time.monotonic() + seconds
-    while True:
-        try:
-            connection.request("GET", "/health")
-            connection.getresponse().read()
-            return
-        except ConnectionError:
-            connection.close()
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
+    while time.monotonic() < until:
+        told = log.read_text(encoding="utf-8").partition("http://")[2]
+        if told:
+            connection = http.client.HTTPConnection(told.split()[0])
+            try:
+                connection.request("GET", "/health")
+                connection.getresponse().read()
+                return connection
+            except ConnectionError:
+                connection.close()
+        time.sleep(0.1)
+    raise TimeoutError(f"no answer after {seconds} s: {log.read_text(encoding='utf-8')}")
 
 
 def ask(connection: http.client.HTTPConnection, body: bytes) -> None:
