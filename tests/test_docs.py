@@ -33,8 +33,10 @@ from distilrec.data.split import METHODS
 from distilrec.errors import RecipeError
 from distilrec.losses import LOSSES, ROW_LOSSES
 from distilrec.models import (
+    BASELINES,
     MODELS,
     ROW_MODELS,
+    fitted_settings,
     model_class,
     model_settings,
     row_model_class,
@@ -153,6 +155,8 @@ def test_every_setting_of_a_model_is_documented_with_its_default() -> None:
     for name in MODELS:
         parameters = inspect.signature(model_class(name).__init__).parameters
         real |= {f"{name}.{key}": parameters[key].default for key in model_settings(name)}
+    real |= {f"{name}.{key}": value for name in BASELINES for key, value in fitted_settings(name).items()
+             if key != "temperature"}
     real |= {f"file.{key}": parameter.default for key, parameter in inspect.signature(FileTeacher).parameters.items()
              if key not in ("path", "split")}
     assert_same(documented(ROOT / "docs" / "recipe.md", "Settings of models"), real)

@@ -113,11 +113,12 @@ def test_its_knowledge_covers_every_decision_and_trains_a_student(
     assert batch["response"].shape == (len(decisions(split)[0]), 5)
     assert np.isfinite(batch["response"]).all()
     assert ((batch["response.ids"] >= 0) & (batch["response.ids"] < ITEMS)).all()
-    by_user = getattr(teachers[name], "keyed", "event") == "user"
+    listed = getattr(teachers[name], "keyed", "event") == "user"
+    by_user = listed or getattr(teachers[name], "per_user", False)
     assert store.signals["response"].key == ("user" if by_user else "event")
-    assert ("response.mass" in batch) != by_user
+    assert ("response.mass" in batch) != listed
     vectors = store.vectors("item_vectors")
-    has = name in MODELS or name in ("text_sasrec", "file of vectors", "ensemble", "ensemble with a file")
+    has = name in (*MODELS, "als", "bpr", "text_sasrec", "file of vectors", "ensemble", "ensemble with a file")
     assert (vectors is not None) == has
     student = train(
         "sasrec",
