@@ -3,6 +3,7 @@
 `MODELS` maps the name used in a recipe to the class. TRAINED ones are torch modules with the sequence-model contract
 (`query`, `last`, `item_vectors`, `item_bias`); BASELINES are fitted in one pass and only score. Both can teach.
 ROW_MODELS answer the pointwise tasks: `forward(Inputs) -> {"scores": [B, O], "hidden": [B, H] where there is one}`
+(and "shared", what all heads read, where that is not `hidden`: heads are balanced there)
 and a parameter `output_bias` [O], which training may set to what the labels are on average.
 """
 

@@ -48,8 +48,8 @@ class MMoE(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """scores [B, O]; hidden [B, H], the last layers of all towers side by side."""
+        """scores [B, O]; hidden [B, H], the last layers of all towers side by side; shared, the experts' answers."""
         x = self.table(inputs).flatten(1)
         answers = torch.stack([expert(x) for expert in self.experts], 1)
         scores, hidden = self.towers([mix(answers, gate(x)) for gate in self.gates])
-        return {"scores": scores + self.output_bias, "hidden": hidden}
+        return {"scores": scores + self.output_bias, "hidden": hidden, "shared": answers}

@@ -76,9 +76,10 @@ class PLE(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """scores [B, O]; hidden [B, H], the last layers of all towers side by side."""
-        ways = [self.table(inputs).flatten(1)] * (self.heads + 1)
+        """scores [B, O]; hidden [B, H], the last layers of all towers side by side; shared, what all experts read."""
+        shared = self.table(inputs).flatten(1)
+        ways = [shared] * (self.heads + 1)
         for level in self.levels:
             ways = level(ways)
         scores, hidden = self.towers(ways)
-        return {"scores": scores + self.output_bias, "hidden": hidden}
+        return {"scores": scores + self.output_bias, "hidden": hidden, "shared": shared}

@@ -36,7 +36,7 @@ class SharedBottom(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """scores [B, O]; hidden [B, H], the last layers of all towers side by side."""
+        """scores [B, O]; hidden [B, H], the last layers of all towers side by side; shared, what all towers read."""
         shared = self.dense(self.table(inputs).flatten(1))
         scores, hidden = self.towers([shared] * self.heads)
-        return {"scores": scores + self.output_bias, "hidden": hidden}
+        return {"scores": scores + self.output_bias, "hidden": hidden, "shared": shared}

@@ -97,7 +97,7 @@ def row_objective(
                 term = output_squared_error(t, known["response"][:, where]) * learner.scale[where]
                 total = total + weight * _mean(term, None, weights)
         terms.append(total)
-    loss = _together(learner, torch.stack(terms), out.get("hidden"), settings)
+    loss = _together(learner, torch.stack(terms), out.get("shared", out.get("hidden")), settings)
     if learner.bridge is not None:
         resemblance = hint(learner.bridge(out["hidden"]).float(), known["hidden"])
         loss = loss + losses["hint"] * _mean(resemblance, None, weights)
@@ -112,31 +112,34 @@ def _mean(term: Tensor, observed: Tensor | None, weights: Tensor | None) -> Tens
     return (term * share).sum() / share.sum().clamp(min=1e-9)
 
 
-def _together(learner: Learner, terms: Tensor, hidden: Tensor | None, settings: TrainSettings) -> Tensor:
+def _together(learner: Learner, terms: Tensor, shared: Tensor | None, settings: TrainSettings) -> Tensor:
     """One loss from the losses of the heads [T].
 
     equal: their sum. uncertainty: each divided by a learned variance (Kendall, Gal & Cipolla, CVPR 2018). gradient:
-    each divided by the running norm of its gradient at the shared hidden layer, so that no head moves it more than
-    another (Chen et al., "GradNorm", ICML 2018, at its fixed point for equal training rates).
+    each divided by the running norm of its gradient at the layer that all heads share, so that no head moves it more
+    than another (Chen et al., "GradNorm", ICML 2018, at its fixed point for equal training rates).
     """
     if settings.task_weights == "uncertainty":
         return (terms * torch.exp(-learner.log_variance) + 0.5 * learner.log_variance).sum()
     if settings.task_weights == "equal" or len(terms) == 1:
         return terms.sum()
-    if hidden is None or not hidden.requires_grad:
-        raise RecipeError(problem("task_weights: gradient with a model that has no hidden layer", "mlp, mmoe, ple, ...",
-                                  "use task_weights: uncertainty"))
-    norms = torch.stack([_norm(term, hidden) for term in terms])
+    norms = torch.stack([_norm(term, shared) for term in terms])
     with torch.no_grad():
         first = learner.norms == 0
         learner.norms.copy_(torch.where(first, norms, _MOMENTUM * learner.norms + (1 - _MOMENTUM) * norms))
-        weights = 1 / learner.norms.clamp(min=1e-12)
-        weights = weights * (len(terms) / weights.sum())
+        seen = learner.norms > 0  # a head without any label so far has no gradient to weigh
+        weights = torch.where(seen, 1 / learner.norms.clamp(min=1e-12), 0.0)
+        weights = weights * (seen.sum() / weights.sum().clamp(min=1e-12))
     return (weights * terms).sum()
 
 
-def _norm(term: Tensor, hidden: Tensor) -> Tensor:
+def _norm(term: Tensor, shared: Tensor | None) -> Tensor:
     if not term.requires_grad:
         return term.new_zeros(())
-    (gradient,) = torch.autograd.grad(term, hidden, retain_graph=True, allow_unused=True)
-    return term.new_zeros(()) if gradient is None else gradient.norm().detach()
+    gradient = None
+    if shared is not None and shared.requires_grad:
+        (gradient,) = torch.autograd.grad(term, shared, retain_graph=True, allow_unused=True)
+    if gradient is None:  # without it all heads would silently weigh the same
+        raise RecipeError(problem("task_weights: gradient with a model that has no layer which all heads share",
+                                  "mlp, shared_bottom, mmoe, ple, ...", "use task_weights: uncertainty"))
+    return gradient.norm().detach()
