@@ -6,8 +6,8 @@ Data: DISTILREC_DATA/frappe-nfm (5 thousand ids), a million impressions of the s
 made table of a million ids, as users, cookies and queries have in logs of advertising. There distilrec is also trained
 with lazy_adam, which updates only the ids of a batch; RecBole has nothing like it. Every round trains each library
 once, in a process of its own, one after the other, so that a busy machine hurts both. The first epoch of a process
-warms up; what is told is the median of all the others. Writes benchmarks/results/deepfm-speed/result.json after every process;
-what is finished is not measured again unless --again is given.
+warms up; what is told is the median of all the others. Writes benchmarks/results/deepfm-speed/result.json after every
+process; what is finished is not measured again unless --again is given.
 """
 
 from __future__ import annotations
