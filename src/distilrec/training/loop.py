@@ -18,6 +18,7 @@ from distilrec.models.fields import FieldTable
 from distilrec.progress import track
 from distilrec.training.checkpoint import load_checkpoint, save_checkpoint
 from distilrec.training.lazy_adam import LazyAdam
+from distilrec.training.memory import give_back
 from distilrec.training.settings import TrainSettings, lower_is_better
 
 __all__ = ["Fit", "Work", "check_device", "epoch", "make_optimizer", "run", "schedule"]
@@ -114,6 +115,7 @@ def run(
             state.cpu_seconds += time.process_time() - cpu
             if folder is not None:
                 save_checkpoint(folder, model, optimizer, scheduler, best, state.__dict__, identity)
+            give_back()
             told = {} if stop_at is not None else {metric: f"{state.best:.4f}"}
             progress.advance(1, loss=f"{loss:.4f}", **told)
     model.load_state_dict(best)
