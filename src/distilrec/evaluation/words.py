@@ -78,7 +78,8 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     sign = -1 if is_lower_better(metric) else 1
     best = max(of_role(report, "baseline"), key=lambda model: sign * (mean_of(model, metric) or 0.0), default=None)
     if best is not None and sign * (mean_of(best, metric) or 0.0) > sign * (mean_of(student, metric) or 0.0):
-        sentences.append(f"But {best['name']}, which needs no training, is better than the student: "
+        what = "a plain baseline" if is_rows(report) else "which needs no training"  # a logistic regression needs some
+        sentences.append(f"But {best['name']}, {what}, is better than the student: "
                          f"{mean_of(best, metric):.4f} against {mean_of(student, metric):.4f}.")
     return [*sentences, *_calibration(report, student, teacher)]
 
