@@ -23,6 +23,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--lazy", action="store_true", help="update only the ids of a batch, where the library can")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 products, where the library can")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True, help="folder for what the library writes")
     parser.add_argument("--out", type=Path, required=True)

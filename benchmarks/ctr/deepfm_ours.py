@@ -21,8 +21,10 @@ def main() -> None:
     columns = [name for name in pl.scan_csv(args.table).collect_schema().names() if name not in (LABEL, SPLIT)]
     split = prepare_rows(args.table, features=dict.fromkeys(columns, "category"), labels={"click": LABEL},
                          split="given")
-    settings = TrainSettings(batch_size=args.batch, learning_rate=RATE, seed=args.seed,
-                             optimizer="lazy_adam" if args.lazy else "adam")
+    settings = TrainSettings(
+        batch_size=args.batch, learning_rate=RATE, seed=args.seed,
+        optimizer="lazy_adam" if args.lazy else "adam", precision="bf16" if args.bf16 else "float32",
+    )
     model, _ = create_rows("deepfm", split, {"dim": DIM, "hidden": args.hidden, "dropout": DROPOUT,
                                              "embedding_dropout": DROPOUT}, seed=args.seed)
     work = RowWork(split, tuple(split.features.values()), settings, losses=default_losses(split.heads),

@@ -4,10 +4,11 @@
 
 Data: DISTILREC_DATA/frappe-nfm (5 thousand ids), a million impressions of the simulated shop (30 thousand ids), and a
 made table of a million ids, as users, cookies and queries have in logs of advertising. There distilrec is also trained
-with lazy_adam, which updates only the ids of a batch; RecBole has nothing like it. Every round trains each library
-once, in a process of its own, one after the other, so that a busy machine hurts both. The first epoch of a process
-warms up; what is told is the median of all the others. Writes benchmarks/results/deepfm-speed/result.json after every
-process; what is finished is not measured again unless --again is given.
+with lazy_adam, which updates only the ids of a batch; RecBole has nothing like it. With the widest layers it is also
+trained in bfloat16. Every round trains each library once, in a process of its own, one after the other, so that a busy
+machine hurts both. The first epoch of a process warms up; what is told is the median of all the others. Writes
+benchmarks/results/deepfm-speed/result.json after every process; what is finished is not measured again unless --again
+is given.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ _SMALL, _WIDE = [128, 128, 128], [400, 400]  # RecBole's default layers, and wha
 CASES: dict[str, dict[str, Any]] = {
     "frappe-128": {"table": "frappe", "hidden": _SMALL, "batch": 2048},  # RecBole's default batch
     "frappe-128-batch256": {"table": "frappe", "hidden": _SMALL, "batch": 256},  # ours
-    "frappe-400": {"table": "frappe", "hidden": _WIDE, "batch": 2048},
-    "ids-128": {"table": "ids", "hidden": _SMALL, "batch": 2048},
+    "frappe-400": {"table": "frappe", "hidden": _WIDE, "batch": 2048, "also": ["distilrec-bf16"]},
+    "ids-128": {"table": "ids", "hidden": _SMALL, "batch": 2048, "also": ["distilrec-lazy"]},
     "shop-128": {"table": "shop", "hidden": _SMALL, "batch": 2048},
 }
-SCRIPTS = {"distilrec": "deepfm_ours.py", "distilrec-lazy": "deepfm_ours.py", "recbole": "deepfm_recbole.py"}
+OURS = {"distilrec": [], "distilrec-lazy": ["--lazy"], "distilrec-bf16": ["--bf16"]}  # with our options
+LIBRARIES = (*OURS, "recbole")
 
 
 def main() -> None:
@@ -62,16 +64,16 @@ def main() -> None:
             document["cases"][name] = {**case, "runs": []}
         held = document["cases"][name]
         for seed in range(args.rounds):
-            for library, script in SCRIPTS.items():
+            for library in LIBRARIES:
                 done = any(run["library"] == library and run["seed"] == seed for run in held["runs"])
-                if done or (library == "distilrec-lazy" and case["table"] != "ids"):
+                if done or library not in ("distilrec", "recbole", *case.get("also", ())):
                     continue
                 out = work / f"{name}-{library}-{seed}.json"
-                python = other if library == "recbole" else sys.executable
-                command = [str(python), str(HERE / script), "--table", str(table(case["table"], work)), "--hidden",
+                start = [other, "deepfm_recbole.py"] if library == "recbole" else [sys.executable, "deepfm_ours.py"]
+                command = [str(start[0]), str(HERE / start[1]), "--table", str(table(case["table"], work)), "--hidden",
                            *map(str, case["hidden"]), "--batch", str(case["batch"]),
                            "--epochs", str(args.epochs), "--seed", str(seed), "--work", str(work / library),
-                           "--out", str(out), *(["--lazy"] if library == "distilrec-lazy" else [])]
+                           "--out", str(out), *OURS.get(library, [])]
                 (work / library).mkdir(parents=True, exist_ok=True)
                 subprocess.run(command, check=True, cwd=work / library, env=surroundings(ours=library != "recbole"))
                 held["runs"].append({"library": library, "seed": seed, **json.loads(out.read_text(encoding="utf-8"))})
@@ -116,7 +118,7 @@ def many_ids(rows: int = 200_000) -> pl.DataFrame:
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Rows trained per second by library, medians over the epochs after each process's first, and the ratios."""
     told: dict[str, Any] = {}
-    for library in SCRIPTS:
+    for library in LIBRARIES:
         of = [run for run in runs if run["library"] == library]
         if not of:
             continue
