@@ -33,7 +33,7 @@ from rivals import commit, environment, envs_folder, hardware, surroundings, wri
 
 RESULT = HERE.parent / "results" / "kd-dagfm" / "result.json"
 PUBLISHED = {"teacher_training": 0.7791, "distillation": 0.7780, "finetuning": 0.7830}
-ROLES = ("student", "control")
+ROLES, SHOWN = ("student", "control"), ("auc", "gauc", "log_loss", "calibration_error")
 
 
 def main() -> None:
@@ -58,8 +58,10 @@ def main() -> None:
         "command": "python benchmarks/ctr/kd_dagfm.py", "recipe": "benchmarks/ctr/kd_dagfm.yaml",
         "date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit(), "hardware": hardware(), "seeds": seeds,
         "published_test_auc": PUBLISHED, "recbole": theirs, **compared(split, out, work, seeds, args.recbole_seeds),
-        "distilrec": [{key: model.get(key) for key in ("name", "role", "parameters", "metrics")}
-                      for model in report["models"]],
+        "distilrec": [
+            {**{key: model[key] for key in ("name", "role", "parameters")},
+             "test": {metric: model["metrics"]["test"][metric] for metric in SHOWN}} for model in report["models"]
+        ],
     })
     print(RESULT.read_text(encoding="utf-8"))
 
@@ -91,7 +93,7 @@ def compared(split: RowSplit, out: Path, work: Path, seeds: list[int], recbole_s
     told = {}
     for other in ("control", *(name for name in samples if name.startswith("recbole"))):
         found = compare_samples(samples["student"], samples[other])
-        told[f"student - {other}"] = {"difference": round(found.difference, 5), "p": found.p,
+        told[f"student - {other}"] = {"difference": round(found.difference, 5), "p": found.p_value,
                                       "interval": [round(end, 5) for end in found.interval]}
     return {
         "test_rows": len(rows), "test_users": len(np.unique(groups)), "differences": told,
