@@ -1,0 +1,158 @@
+"""Every way to distill, on published splits: eight trials on one seed, three seeds of the best, validation decides.
+
+    python benchmarks/methods/run.py citeulike --width 20 [--methods kl listnet] [--out runs/methods]
+
+Data come from DISTILREC_DATA. Every trial leaves its result, so a killed run goes on with the next one. What is
+finished is kept in benchmarks/results/methods/SET-TEACHER-WIDTH.json, of which table.py makes docs/methods.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rows"))
+
+from kept import commit, hardware
+
+import distilrec as dr
+from distilrec.evaluation.metrics import evaluate_groups, evaluate_lists
+from distilrec.evaluation.rank import recommend
+from distilrec.evaluation.significance import compare
+from distilrec.files import digest_json, read_json, write_json
+from distilrec.knowledge.store import KnowledgeStore
+from distilrec.models.trained import Trained
+from methods import COMMON, METHODS, Method
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = (0, 1, 2)
+SETS: dict[str, dict[str, Any]] = {
+    "citeulike": {
+        "data": "citeulike-tdkd", "metric": "recall@50", "k": 50,
+        "teachers": {
+            "bpr": {"dim": 200, "iterations": 400, "learning_rate": 0.05, "regularization": 0.01},
+            "als": {"dim": 200, "alpha": 50.0, "regularization": 50.0},
+        },
+    },
+    "gowalla": {
+        "data": "gowalla-lightgcn", "metric": "recall@20", "k": 20,
+        "teachers": {"als": {"dim": 64, "alpha": 10.0, "regularization": 10.0}},
+    },
+}
+
+
+class Bench:
+    """One set, one teacher, one width, and the folder of its trials."""
+
+    def __init__(self, name: str, teacher: str, width: int, out: Path) -> None:
+        self.facts, self.width, self.teacher_name = SETS[name], width, teacher
+        self.metric, self.k = self.facts["metric"], self.facts["k"]
+        self.out = out / f"{name}-{teacher}-{width}"
+        data = Path(os.environ["DISTILREC_DATA"]) / self.facts["data"]
+        self.split = dr.prepare(data, split={"method": "given"})
+        self.teacher = dr.teach(teacher, self.split, folder=out / f"{name}-{teacher}", metric=self.metric,
+                                **self.facts["teachers"][teacher])
+        self.store = dr.extract(self.teacher, self.split, folder=out / f"{name}-{teacher}-knowledge", top_k=100,
+                                signals=["query"])
+
+    def knowledge(self, method: Method) -> KnowledgeStore:
+        if method.teacher != "self":
+            return self.store
+        best = read_json(self.out / "alone" / "best.json")
+        trained = self.train("alone", best["trial"], 0)
+        return dr.extract(trained, self.split, folder=self.out / "self-knowledge", top_k=100)
+
+    def train(self, name: str, trial: int, seed: int) -> Trained:
+        method = METHODS[name]
+        given = {**COMMON, **method.of, **method.trials[trial]}
+        folder = self.out / name.replace(" ", "-").replace(",", "") / f"trial-{trial}-seed-{seed}"
+        made = dr.distill("mf", self.split, self.knowledge(method), control=False, seed=seed, dim=self.width,
+                          metric=self.metric, folder=folder, **given)
+        return made.model  # type: ignore[return-value]
+
+    def choose(self, name: str) -> dict[str, Any]:
+        """The best of eight trials on the first seed."""
+        folder = self.out / name.replace(" ", "-").replace(",", "")
+        path, wanted = folder / "best.json", digest_json([COMMON, METHODS[name].of, METHODS[name].trials])
+        if path.exists() and read_json(path)["identity"] == wanted:
+            return read_json(path)
+        tried = []
+        for trial in range(len(METHODS[name].trials)):
+            trained = self.train(name, trial, SEEDS[0])
+            tried.append(trained.training["valid"][self.metric])
+            print(f"{name}: trial {trial + 1} of {len(METHODS[name].trials)}: {tried[-1]:.4f}", flush=True)
+        best = int(np.argmax(tried))
+        write_json(path, {"identity": wanted, "trial": best, "valid": tried})
+        return read_json(path)
+
+    def measure(self, ranker: Any) -> dict[str, np.ndarray]:
+        """One value per test user: of all targets, and of those in the tail."""
+        lists = recommend(ranker, self.split, "test", self.k)
+        whole = evaluate_lists(lists, self.split, "test", [self.k])[self.metric]
+        return {"all": whole, "tail": evaluate_groups(lists, self.split, "test", [self.k])["tail"][self.metric]}
+
+    def row(self, name: str, control: list[dict[str, np.ndarray]] | None) -> tuple[dict[str, Any], list[Any]]:
+        chosen = self.choose(name)
+        models = [self.train(name, chosen["trial"], seed) for seed in SEEDS]
+        values = [self.measure(model) for model in models]
+        given = {**METHODS[name].of, **METHODS[name].trials[chosen["trial"]]}
+        entry: dict[str, Any] = {
+            "method": name, "meaning": METHODS[name].meaning, "settings": given, "trials": len(chosen["valid"]),
+            "valid": [model.training["valid"][self.metric] for model in models],
+            "test": [float(np.nanmean(value["all"])) for value in values],
+            "tail": [float(np.nanmean(value["tail"])) for value in values],
+            "cpu_seconds_per_epoch": float(np.mean([m.training["cpu_seconds"] / m.training["epochs"] for m in models])),
+        }
+        if control is not None:
+            for group in ("all", "tail"):
+                found = compare(np.stack([v[group] for v in values]), np.stack([v[group] for v in control]))
+                entry[f"beside_control_{group}"] = {
+                    "difference": found.difference, "interval": list(found.interval), "p_value": found.p_value}
+        return entry, values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=list(SETS))
+    parser.add_argument("--teacher", default=None, help="a name of the set's teachers; its first by default")
+    parser.add_argument("--width", type=int, default=20)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "methods")
+    options = parser.parse_args()
+    teacher = options.teacher or next(iter(SETS[options.set]["teachers"]))
+    began, began_at = time.strftime("%Y-%m-%d", time.gmtime()), commit()
+    bench = Bench(options.set, teacher, options.width, options.out)
+    asked = [name for name in METHODS if name in options.methods or name == "alone"]
+    of_teacher = bench.measure(bench.teacher)
+    rows: list[dict[str, Any]] = []
+    control = None
+    for name in asked:
+        entry, values = bench.row(name, control)
+        control = values if name == "alone" else control
+        rows.append(entry)
+        print(f"{name}: test {np.mean(entry['test']):.4f}", flush=True)
+        command = f"python benchmarks/methods/run.py {options.set} --teacher {teacher} --width {options.width}"
+        write_json(ROOT / "benchmarks" / "results" / "methods" / f"{options.set}-{teacher}-{options.width}.json", {
+            "set": options.set, "width": options.width, "metric": bench.metric, "common": COMMON,
+            "teacher": {"name": teacher, "settings": SETS[options.set]["teachers"][teacher],
+                        "parameters": bench.teacher.parameters,
+                        "valid": bench.teacher.training["valid"][bench.metric],
+                        "test": float(np.nanmean(of_teacher["all"])), "tail": float(np.nanmean(of_teacher["tail"]))},
+            "store_bytes_per_user": _bytes(bench.store) / bench.split.n_users,
+            "rows": rows, "command": command, "date": began, "commit": began_at, "hardware": hardware(),
+            "seeds": list(SEEDS),
+        })
+
+
+def _bytes(store: KnowledgeStore) -> int:
+    return sum(entry["bytes"] for entry in store.manifest["signals"].values())
+
+
+if __name__ == "__main__":
+    main()
