@@ -102,7 +102,8 @@ def encode(feature: Feature, columns: Sequence[Sequence[Any] | np.ndarray]) -> n
         if np.isinf(scaled).any():
             row = int(np.flatnonzero(np.isinf(scaled))[0])
             raise _wrong(feature, row, numbers[row], "a number within the range of float32")
-        return np.nan_to_num(scaled, nan=0.0)
+        scaled[np.isnan(scaled)] = 0.0
+        return scaled
     if feature.kind == "vector":
         return _vectors(feature, columns[0])
     if feature.kind == "category":
