@@ -19,11 +19,15 @@ from distilrec.errors import BundleError
 from distilrec.evaluation.cost import bundle_parameters
 from distilrec.models.gru4rec import GRU4Rec
 from distilrec.models.histories import pad
+from distilrec.models.lightgcn import LightGCN
 from distilrec.models.mf import MatrixFactorization
+from distilrec.models.mult_vae import MultVAE
 from distilrec.models.popularity import Popularity
 from distilrec.models.sasrec import SASRec
+from distilrec.models.trained import parameters_read
 from distilrec.types import Histories, Split
 
+GRAPH = np.random.default_rng(8).integers(0, [[11], [ITEMS]], (2, 40))  # user 11 has no edge
 CONTENT = np.random.default_rng(7).normal(size=(ITEMS, 20)).astype(np.float32)
 
 STUDENTS = {
@@ -34,6 +38,10 @@ STUDENTS = {
     "sasrec, content only": lambda: SASRec(ITEMS, dim=8, content=CONTENT, content_use="only", max_length=9),
     "gru4rec": lambda: GRU4Rec(ITEMS, dim=8, hidden=10, layers=2, max_length=9),
     "mf": lambda: MatrixFactorization(ITEMS, n_users=12, dim=8, max_length=9, bias=True),
+    "lightgcn": lambda: LightGCN(ITEMS, n_users=12, graph=GRAPH, dim=8, max_length=9, bias=True),
+    "lightgcn, id + content": lambda: LightGCN(ITEMS, n_users=12, graph=GRAPH, dim=8, max_length=9, content=CONTENT,
+                                               content_use="add"),
+    "mult_vae": lambda: MultVAE(ITEMS, dim=8, hidden=10, latent=6, max_length=9, bias=True),
 }
 
 
@@ -81,7 +89,7 @@ def test_graph_gives_the_lists_of_the_torch_model(kind: str, exported: Callable)
 @pytest.mark.parametrize("kind", [kind for kind in STUDENTS if "content" not in kind])
 def test_every_weight_is_stored_once(kind: str, exported: Callable) -> None:
     model, path = exported(kind)
-    numbers = sum(tensor.numel() for tensor in model.state_dict().values())
+    numbers = parameters_read(model)
     assert load(path).parameters == pytest.approx(numbers, abs=16)  # the bias is padded by two; nothing else
     assert (path / "model.onnx").stat().st_size < 4 * numbers + 25_000
 

@@ -77,6 +77,11 @@ class MultVAE(nn.Module):
     def item_bias(self) -> Tensor | None:
         return self.table.bias
 
+    @property
+    def unread(self) -> int:
+        """Numbers of the state that no answer reads: answers are not sampled."""
+        return 1 + sum(weight.numel() for weight in self.log_variance.parameters())
+
     def _encode(self, items: Tensor, lengths: Tensor, drop: float) -> Tensor:
         """[B, hidden] of padded bags [B, L]."""
         kept = (torch.arange(items.shape[1], device=items.device) < lengths[:, None]).to(self.enter.dtype)
