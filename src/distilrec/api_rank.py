@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import numpy as np
 
 from distilrec.api_shared import at_least, divide
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
+from distilrec.knowledge.extract import extract
+from distilrec.knowledge.inner import INNER, lacks
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.knowledge.trust import Trusted
 from distilrec.models import MODELS, model_settings
@@ -31,7 +35,7 @@ def distill_on_events(
     content: np.ndarray | None, control: bool, control_settings: Mapping[str, Any] | None,
     control_losses: Mapping[str, float] | None, scratch: bool, student_settings: Mapping[str, Any] | None,
     layers_from: Any, chosen: Mapping[str, Mapping[str, Any]] | None, trust: Sequence[str], own_temperature: bool,
-    audit: bool, seed: int, folder: str | Path | None, metric: str, seen: str, **settings: Any,
+    audit: bool, generations: int, seed: int, folder: str | Path | None, metric: str, seen: str, **settings: Any,
 ) -> tuple[Trained, Trained | None, Split, Trained | None]:
     """(student, control, split, control from scratch), see api.distill.
 
@@ -56,16 +60,21 @@ def distill_on_events(
     kept, best = _kept_content(model, content, start), dict(chosen or {})
     temperature = training.temperature if own_temperature else None
 
-    def taught(place: str, left_out: np.ndarray | None = None) -> Trained:
-        known: Knowledge = store
+    def taught(place: str, left_out: np.ndarray | None = None, said: KnowledgeStore = store) -> Trained:
+        known: Knowledge = said
         if trust or own_temperature or left_out is not None:
-            known = Trusted(store, split, trust, left_out=left_out, temperature=temperature)
+            known = Trusted(said, split, trust, left_out=left_out, temperature=temperature)
         trained = train(name, split, model, training, name="student", content=kept, start=beginning,
                         layers_from=layers_from, losses=losses or SOFT_LABELS, knowledge=known, metric=metric,
                         seen=seen, folder=target / place if target else None, chosen=best.get("student"))
         return trained if not isinstance(known, Trusted) else _with(trained, trust=known.facts())
 
-    student = taught("student-all" if audit else "student")
+    first = "student-all" if audit else "student"
+    student = taught("generation-0" if generations > 1 else first)
+    for number in range(1, generations):
+        student = _born_again(student, split, store, target, number, partial(taught, f"generation-{number}"), metric)
+    if generations > 1 and target is not None:
+        student.save(target / first)
     if not control:
         return student, None, split, None
     steps = int(student.training["steps"])
@@ -95,6 +104,21 @@ def distill_on_events(
         if target is not None:
             student.save(target / "student")
     return student, twin, split, bare
+
+
+def _born_again(
+    parent: Trained, split: Split, store: KnowledgeStore, target: Path | None, number: int,
+    taught: Callable[..., Trained], metric: str,
+) -> Trained:
+    """The better one on validation of a student and its child, which learned from it what it learned from its teacher.
+
+    Source: Furlanello et al., "Born Again Neural Networks", ICML 2018.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="distilrec-knowledge-")) if target is None else target / f"knowledge-{number}"
+    inner = [name for name in store.signals if name in INNER and lacks(parent, name) is None]
+    child = taught(said=extract(parent, split, folder, top_k=store.signals["response"].width, signals=inner,
+                           content=store.vectors("content")))
+    return _with(max(parent, child, key=lambda one: one.training["valid"][metric]), name="student")
 
 
 def _with(trained: Trained, name: str = "", **facts: Any) -> Trained:

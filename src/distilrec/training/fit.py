@@ -15,6 +15,7 @@ from distilrec.errors import KnowledgeError, RecipeError, TrainingError, nearest
 from distilrec.losses import LOSSES, SOFT
 from distilrec.training.batches import Batch, epoch_batches, training_examples
 from distilrec.training.learner import RankLearner, learner_of, taught_of
+from distilrec.training.live import answers_in, average_of, follow
 from distilrec.training.loop import Fit, check_device, run
 from distilrec.training.objective import Negatives, objective
 from distilrec.training.settings import TrainSettings
@@ -38,7 +39,7 @@ class RankWork:
         self.needs_history = net.needs_history
         self.examples = training_examples(
             split, net.max_length, needs_history=net.needs_history, windows=settings.windows,
-            open_end=knowledge is not None if open_end is None else open_end,
+            open_end=any(name in SOFT for name in self.losses) if open_end is None else open_end,
         )
         self.draws = Negatives.of(split.train_counts, settings)
         self.taught, self.teacher_width = taught_of(knowledge, split, self.losses, settings.device)
@@ -56,13 +57,24 @@ class RankWork:
         """(sequences, shared negatives, what the teacher says of their soft decisions, share of training behind)."""
         for batch in epoch_batches(self.split, self.examples, self.settings.batch_size, rng,
                                    augment=self.settings.augment, needs_history=self.needs_history):
-            known = self.knowledge.batch(batch.keys[batch.soft]) if self.knowledge is not None else None
+            stored = self.knowledge is not None and self.settings.teacher == "store"
+            known = self.knowledge.batch(batch.keys[batch.soft]) if stored and self.knowledge is not None else None
             yield batch, self.draws.draw(rng), known, done
 
     def loss(self, model: nn.Module, batch: tuple[Batch, Any, Any, float]) -> Tensor:
         sequences, negatives, known, done = batch
-        return objective(model, sequences, negatives, self.losses, self.settings, known, self.taught, done=done,
-                         n_events=len(self.split.items))[0]
+        how: dict[str, Any] = {"done": done, "n_events": len(self.split.items)}
+        learner: Any = model
+        if self.settings.teacher == "store":
+            return objective(model, sequences, negatives, self.losses, self.settings, known, self.taught, **how)[0]
+        if self.settings.teacher == "average":
+            follow(learner.companion, learner.model, self.settings.decay)
+        def taught(student: nn.Module, teacher: nn.Module) -> Tensor:
+            said = answers_in(teacher, sequences, self.settings)
+            return objective(student, sequences, negatives, self.losses, self.settings, said, self.taught, **how)[0]
+
+        loss = taught(learner, learner.companion)
+        return loss if self.settings.teacher == "average" else loss + taught(learner.companion, learner.model)
 
     def validate(self, model: nn.Module) -> float:
         model = model.model if isinstance(model, RankLearner) else model
@@ -73,7 +85,7 @@ def fit(
     model: nn.Module, split: Split, settings: TrainSettings, *, losses: Mapping[str, float] | None = None,
     knowledge: Knowledge | None = None, metric: str = "ndcg@10", seen: str = "drop", folder: Path | None = None,
     min_steps: int = 0, open_end: bool | None = None, what: str = "training", origin: str = "",
-    stop_at: int | None = None,
+    stop_at: int | None = None, peer: nn.Module | None = None,
 ) -> Fit:
     """Train `model` in place on the train part and keep the weights of the best validation metric.
 
@@ -81,13 +93,14 @@ def fit(
         losses: name -> weight, e.g. {"cross_entropy": 0.2, "kl": 0.8}; hard cross-entropy alone by default.
         knowledge: what the soft terms read, keyed by event.
         folder, min_steps, origin, stop_at: see training.loop.run.
+        peer: the same model from another start, which learns beside this one where `settings.teacher` is "peer".
         open_end: also train the soft terms on the decision after the last train event; by default whenever there
             is knowledge.
     Raises:
         RecipeError, KnowledgeError: an unknown loss or metric, a soft loss without the knowledge it needs.
         TrainingError: NaN, a checkpoint of another run, nothing to train or to validate on.
     """
-    _check_terms(model, losses or {}, knowledge, metric)
+    _check_terms(model, losses or {}, knowledge, metric, settings.teacher)
     check_device(settings)
     work = RankWork(model, split, settings, losses=losses, knowledge=knowledge, metric=metric, seen=seen,
                     open_end=open_end)
@@ -95,16 +108,23 @@ def fit(
         raise TrainingError(problem("no user has enough train events", "two events for a sequence model",
                                     "look at the counts that `distilrec prepare` printed"))
     torch.manual_seed(settings.seed + 1)  # the first weights of what only training needs
-    learner = learner_of(model, work.losses, work.taught, work.teacher_width, settings.experts)
+    companion = average_of(model) if settings.teacher == "average" else peer
+    learner = learner_of(model, work.losses, work.taught, work.teacher_width, settings.experts, companion)
     return run(learner.to(settings.device), work, settings, metric=metric, folder=folder, min_steps=min_steps,
                what=what, origin=origin, stop_at=stop_at)
 
 
-def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge | None, metric: str) -> None:
+def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge | None, metric: str,
+                 teacher: str) -> None:
     parse_metric(metric)
     for name in losses:
         if name not in LOSSES:
             raise RecipeError(problem(f"loss {name!r} is unknown{nearest(name, LOSSES)}", ", ".join(LOSSES)))
+        if name in SOFT and teacher != "store":
+            if SOFT[name] != "response":
+                raise RecipeError(problem(f"the loss {name!r} with teacher: {teacher}", "losses of answers, such as kl",
+                                          "such a teacher gives answers only"))
+            continue
         if name in SOFT and knowledge is None:
             raise RecipeError(problem(f"the loss {name!r} learns from a teacher, and there is no knowledge",
                                       "a knowledge store", "run `distilrec extract`, or name plain losses only"))

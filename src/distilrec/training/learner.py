@@ -62,15 +62,21 @@ class Bridge(nn.Module):
 
 
 class RankLearner(nn.Module):
-    """A model with its bridges."""
+    """A model with its bridges and, where it teaches itself, the companion that gives the soft labels."""
 
-    def __init__(self, model: nn.Module, bridges: dict[str, Bridge] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, bridges: dict[str, Bridge] | None = None, companion: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.bridges = nn.ModuleDict(bridges or {})
+        self.companion = companion
 
 
-def learner_of(model: nn.Module, losses: Mapping[str, float], taught: Taught, width: int, experts: int) -> RankLearner:
+def learner_of(
+    model: nn.Module, losses: Mapping[str, float], taught: Taught, width: int, experts: int,
+    companion: nn.Module | None = None,
+) -> RankLearner:
     """A model with the bridges that its losses need, drawn from the current seed. `width`: of the query vectors, 0
     where there are none."""
     net: Any = model
@@ -80,7 +86,7 @@ def learner_of(model: nn.Module, losses: Mapping[str, float], taught: Taught, wi
         bridges["query"] = Bridge(own, width, experts)
         if taught.item_vectors is not None:
             bridges["item"] = Bridge(own, taught.item_vectors.shape[1], experts)
-    return RankLearner(model, bridges)
+    return RankLearner(model, bridges, companion)
 
 
 def taught_of(

@@ -54,14 +54,14 @@ class Negatives:
 
 def objective(
     model: nn.Module, batch: Batch, negatives: tuple[np.ndarray, np.ndarray | float] | None,
-    losses: Mapping[str, float], settings: TrainSettings, knowledge: Mapping[str, np.ndarray] | None = None,
+    losses: Mapping[str, float], settings: TrainSettings, knowledge: Mapping[str, Any] | None = None,
     taught: Taught = NOTHING, *, done: float = 0.0, n_events: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(scalar loss, value of each term). Hard terms average over labeled decisions, soft terms over soft ones.
 
     Args:
         model: or a RankLearner with the bridges that its losses need.
-        knowledge: of the soft decisions of the batch, in their order.
+        knowledge: arrays or tensors, of the soft decisions of the batch, in their order.
         taught: what the teacher said once for all steps.
         done: the share of training that lies behind, which weighting rules may follow.
         n_events: keys from here on are open decisions.

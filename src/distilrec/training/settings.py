@@ -51,6 +51,8 @@ class TrainSettings(BaseModel):
     temperature: Annotated[float, Field(gt=0)] = 1.0  # of the soft labels
     balance: Literal["constant", "soft-then-hard", "hard-then-soft"] = "constant"  # of the losses, over `epochs`
     weighting: list[Literal["consistency", "curriculum"]] = []  # of soft decisions, by what the student does with them
+    teacher: Literal["store", "average", "peer"] = "store"  # who gives the soft labels: knowledge or the student itself
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99  # of the average, per step
     experts: Annotated[int, Field(ge=1)] = 1  # of the bridge between unlike widths, for the loss hint
     score_scale: Annotated[float, Field(gt=0)] = 1.0  # multiplies the dot product before every loss
     augment: Augment = Augment()

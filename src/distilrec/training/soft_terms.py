@@ -95,16 +95,14 @@ def _in_list(loss: Callable[..., Tensor], *, warm: bool = False) -> Callable[[St
     return term
 
 
-def _against(loss: Callable[..., Tensor], *, warm: bool = False, counted: bool = True) -> Callable[[Step], Term]:
+def _against(loss: Callable[..., Tensor], *, warm: bool = False, centered: bool = False) -> Callable[[Step], Term]:
     """A loss on the K items against a sample of the others."""
     def term(step: Step) -> Term:
         others, times = step.scores.others(step.ids)
         more: dict[str, Any] = {"temperature": step.temperature} if warm else {}
-        if counted:
-            more["times"] = times
-        else:
+        if centered:
             more["center"] = -math.log(len(step.scores.table))
-        return loss(step.kept(), step.known["response"], others=others, **more), None
+        return loss(step.kept(), step.known["response"], others=others, times=times, **more), None
 
     return term
 
@@ -119,7 +117,6 @@ def _grouped(step: Step) -> Term:
 
 def _hint(step: Step) -> Term:
     """Query vectors, and item vectors of the true items where the teacher has some."""
-    rows = torch.arange(len(step.q), device=step.q.device)
     teacher = _standard(step.known["query"], step.taught.center)
     values = hint(step.learner.bridges["query"](step.q, teacher).float(), teacher)
     if "item" not in step.learner.bridges or step.taught.item_vectors is None:
@@ -128,7 +125,7 @@ def _hint(step: Step) -> Term:
     theirs = _standard(step.taught.item_vectors[items], step.taught.item_center)
     ours = step.learner.bridges["item"](step.scores.table[items].float(), theirs).float()
     whole = hint(ours, theirs).mean()  # of items no decision is the owner
-    return (values + whole) / 2, rows
+    return (values + whole) / 2, None
 
 
 def _relation(loss: Callable[..., Tensor], most: int, *, grouped: bool = False) -> Callable[[Step], Term]:
@@ -167,8 +164,8 @@ def _attention(step: Step) -> Term:
     width = step.items.shape[1]
     sequence, last = step.at[rows] // width, step.at[rows] % width
     weights = net.attention(step.items[sequence], step.lengths[sequence], last)
-    return attention_transfer(_back(weights, last, step.known["attention"].shape[1]), step.known["attention"][rows]), \
-        rows
+    theirs = step.known["attention"][rows]
+    return attention_transfer(_back(weights, last, theirs.shape[1]), theirs, mask=_seen(last, theirs)), rows
 
 
 def _sobolev(step: Step) -> Term:
@@ -179,13 +176,18 @@ def _sobolev(step: Step) -> Term:
     ours = sensitivity(step.learner.model, step.items[sequence], step.lengths[sequence], last, step.ids[rows, 0],
                        create_graph=True)
     theirs = step.known["gradient"][rows]
-    return sobolev(_back(ours, last, theirs.shape[1]), theirs), rows
+    return sobolev(_back(ours, last, theirs.shape[1]), theirs * _seen(last, theirs)), rows
 
 
 def _back(values: Tensor, last: Tensor, width: int) -> Tensor:
     """[n, L] by position -> [n, width] by steps back from the event at `last`, 0 where there is none."""
     place = last[:, None] - torch.arange(width, device=values.device)
     return torch.where(place >= 0, values.gather(1, place.clamp(min=0)), 0.0)
+
+
+def _seen(last: Tensor, theirs: Tensor) -> Tensor:
+    """bool [n, W]: the steps back that the student's history holds; a teacher may look further."""
+    return torch.arange(theirs.shape[1], device=last.device) <= last[:, None]
 
 
 def _standard(values: Tensor, center: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -200,7 +202,7 @@ TERMS: dict[str, Callable[[Step], Term]] = {
     "relaxed_ranking": _against(relaxed_ranking),
     "rank_distillation": _against(rank_distillation),
     "rejuvenated_cross_entropy": _against(rejuvenated_cross_entropy, warm=True),
-    "collaborative_distillation": _against(collaborative_distillation, warm=True, counted=False),
+    "collaborative_distillation": _against(collaborative_distillation, warm=True, centered=True),
     "grouped_kl": _grouped,
     "hint": _hint,
     "relation_distance": _relation(relation_distance, _ANCHORS),

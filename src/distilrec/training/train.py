@@ -56,8 +56,13 @@ def train(
         net.table.set_vectors(start)  # type: ignore[operator, union-attr]
     if layers_from is not None:
         copy_layers(layers_from.model, net)
-    done = fit(net, split, settings, losses=losses, knowledge=knowledge, metric=metric, seen=seen, folder=folder,
-               min_steps=min_steps, what=f"training {name or architecture}", origin=identity,
+    peer = None
+    if settings.teacher == "peer":  # the same model, from another draw
+        peer, _ = create(architecture, split, dict(model), content=content, seed=settings.seed + 1000)
+        if start is not None:
+            peer.table.set_vectors(start)  # type: ignore[operator, union-attr]
+    done = fit(net, split, settings, peer=peer, losses=losses, knowledge=knowledge, metric=metric, seen=seen,
+               folder=folder, min_steps=min_steps, what=f"training {name or architecture}", origin=identity,
                stop_at=None if chosen is None else int(chosen["best_epoch"]))
     finish(net, split)
     record = {
