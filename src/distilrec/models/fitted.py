@@ -74,14 +74,15 @@ class Fitted:
         Raises:
             KnowledgeError: changed arrays, another kind of model, or another split.
         """
-        def build(said: dict[str, Any], weights: Path) -> Self:
-            if said["architecture"] != cls.architecture:
-                raise KnowledgeError(problem(f"{folder} holds a model of the kind {said['architecture']!r}",
-                                             cls.architecture))
-            return cls(load_file(weights), said["settings"], name=said["name"], split_digest=said["split_digest"],
-                       training=said["training"])
+        return read_saved(folder, split, cls._read)
 
-        return read_saved(folder, split, build)
+    @classmethod
+    def _read(cls, said: dict[str, Any], weights: Path) -> Self:
+        if said["architecture"] != cls.architecture:
+            raise KnowledgeError(problem(f"{weights.parent} holds a model of the kind {said['architecture']!r}",
+                                         cls.architecture))
+        return cls(load_file(weights), said["settings"], name=said["name"], split_digest=said["split_digest"],
+                   training=said["training"])
 
 
 def seen_matrix(split: Split) -> sparse.csr_array:
