@@ -125,7 +125,7 @@ class KnowledgeStore:
             KnowledgeError: the store says nothing about some of them.
         """
         if self._signals[name].key == "user":
-            keys = self._users(keys)
+            keys = self.users_of(keys)
         have = self._arrays[name]["keys"]
         rows = np.searchsorted(have, keys)
         found = rows < len(have)
@@ -138,7 +138,7 @@ class KnowledgeStore:
             ))
         return rows
 
-    def _users(self, keys: np.ndarray) -> np.ndarray:
+    def users_of(self, keys: np.ndarray) -> np.ndarray:
         """The user of each decision, for knowledge that is kept per user."""
         if self._starts is None:
             raise KnowledgeError(problem("knowledge per user needs the split", do="KnowledgeStore(folder, split)"))
@@ -180,7 +180,9 @@ class StoreWriter:
             target = self.folder / f"{name}.safetensors"
             with atomic_file(target) as temporary:
                 save_file(joined, temporary)
-            described = {**asdict(signal), "rows": len(joined["keys"])}
+            values = joined.get("values")
+            wide = signal.width or (0 if values is None or values.ndim < 2 else values.shape[1])
+            described = {**asdict(signal), "rows": len(joined["keys"]), "width": wide}
             entries[name] = {"signal": described, "file": target.name, "sha256": digest_file(target),
                              "bytes": target.stat().st_size}
         write_json(self.folder / "manifest.json", {

@@ -18,6 +18,7 @@ from distilrec.types import Signal, Split
 
 __all__ = ["RULES", "Trusted", "agreement", "confidence", "label_gate", "own_temperature"]
 
+_RULED_OUT = -50_000.0  # below it stands what only fills up a list (see extract.top_log_probabilities)
 _GATE = 20  # of a list: how far down the true item may stand
 _BLOCK = 16_384  # decisions looked at together
 
@@ -43,26 +44,25 @@ def agreement(store: KnowledgeStore, split: Split) -> np.ndarray:
 
     Of a decision with a label: 1 / log2(1 + rank of the true item), 0 outside the list. Of a decision without one, and
     of knowledge by user: the mean of 1 where a train item of the user stands in the list, among as many as could
-    stand there. From this the same of the next user's list is taken off, and the rest is scaled to its 95th percentile.
+    stand there. What the list of another user would get for the same, on the average, is chance: (own - chance) /
+    (1 - chance), not below 0, as in Cohen's kappa. So a teacher that confuses its users is believed hardly anything.
 
     Source: the consistency of teacher and data as a weight: Cui et al., "Distillation Matters", RecSys 2024, whose
     weight for consistency compares teacher and student instead.
     """
-    keys, _, ids = _response(store)
+    keys, _, _ = _response(store)
     users = _users_of(keys, store, split)
     labeled = _labeled(keys, store, split)
-    own, foreign = np.zeros(len(keys), dtype=np.float32), np.zeros(len(keys), dtype=np.float32)
-    ranks = _ranks(keys, ids, labeled, split)
-    own[labeled] = np.where(ranks[labeled] > 0, 1 / np.log2(1 + np.maximum(ranks[labeled], 1)), 0)
-    rest = np.flatnonzero(~labeled)
-    own[rest] = _held(ids, rest, users[rest], split)
-    other = np.roll(rest, 1)
-    foreign[rest] = _held(ids, other, users[rest], split)
-    gain = own - (foreign[rest].mean() if len(rest) else 0) * ~labeled
-    for part in (labeled, ~labeled):
-        if part.any():
-            gain[part] = gain[part] / max(float(np.quantile(gain[part], 0.95)), 1e-6)
-    return gain.clip(0, 1).astype(np.float32)
+    out = np.zeros(len(keys), dtype=np.float32)
+    for part, measure in ((np.flatnonzero(labeled), _gain), (np.flatnonzero(~labeled), _held)):
+        if len(part):
+            own = measure(store, part, part, users[part], split)
+            # sorted by user: half the decisions on, it is somebody else's
+            strange = np.roll(part, len(part) // 2)
+            chance = float(measure(store, strange, part, users[part], split)[users[strange] != users[part]].mean()) \
+                if (users[strange] != users[part]).any() else 0.0
+            out[part] = (own - chance) / max(1 - chance, 1e-6)
+    return out.clip(0, 1)
 
 
 def label_gate(store: KnowledgeStore, split: Split) -> np.ndarray:
@@ -71,10 +71,13 @@ def label_gate(store: KnowledgeStore, split: Split) -> np.ndarray:
     Source: soft labels only where the teacher is right: Meng et al., "Conditional Teacher-Student Learning", ICASSP
     2019, who put the true label in the place of the others; there the hard loss does so.
     """
-    keys, _, ids = _response(store)
+    keys, _, _ = _response(store)
     labeled = _labeled(keys, store, split)
-    ranks = _ranks(keys, ids, labeled, split)
-    return (~labeled | ((ranks > 0) & (ranks <= _GATE))).astype(np.float32)
+    rows = np.flatnonzero(labeled)
+    out = np.ones(len(keys), dtype=np.float32)
+    ranks = _ranks(store, rows, rows, split)
+    out[rows] = (ranks > 0) & (ranks <= _GATE)
+    return out
 
 
 RULES: dict[str, Callable[[KnowledgeStore, Split], np.ndarray]] = {
@@ -87,7 +90,7 @@ def own_temperature(store: KnowledgeStore, base: float, *, steps: int = 30) -> n
 
     Width is the entropy over the kept items. A teacher is sharp about some users and flat about others; at one common
     temperature the first give hardly more than a label and the second say nothing. Found by bisection in [base / 8,
-    8 base].
+    8 base]; what is as wide already, and what has one width at every temperature, keeps the base.
     """
     _, logits, _ = _response(store)
     out = np.empty(len(logits), dtype=np.float32)
@@ -100,7 +103,9 @@ def own_temperature(store: KnowledgeStore, base: float, *, steps: int = 30) -> n
             middle = np.sqrt(low * high)
             wide = _entropy(block, middle) > goal
             low, high = np.where(wide, low, middle), np.where(wide, middle, high)
-        out[rows] = np.sqrt(low * high)
+        plain, warm, cold = (_entropy(block, np.full(len(block), t, np.float32)) for t in (base, base * 8, base / 8))
+        kept = (np.abs(plain - goal) < 1e-4) | (warm - cold < 1e-4)
+        out[rows] = np.where(kept, base, np.sqrt(low * high))
     return out
 
 
@@ -188,19 +193,36 @@ def _labeled(keys: np.ndarray, store: KnowledgeStore, split: Split) -> np.ndarra
     return np.asarray(keys) < len(split.items)
 
 
-def _ranks(keys: np.ndarray, ids: np.ndarray, labeled: np.ndarray, split: Split) -> np.ndarray:
-    """int [N]: the place of the true item in the list, from 1; 0 outside it and where there is none."""
-    out = np.zeros(len(keys), dtype=np.int64)
-    rows = np.flatnonzero(labeled)
+def _listed(store: KnowledgeStore, rows: np.ndarray) -> np.ndarray:
+    """int64 [n, K]: the items that the lists of some rows name, -1 for what the teacher rules out."""
+    _, logits, ids = _response(store)
+    return np.where(logits[rows] > _RULED_OUT, ids[rows].astype(np.int64), -1)
+
+
+def _ranks(store: KnowledgeStore, lists: np.ndarray, rows: np.ndarray, split: Split) -> np.ndarray:
+    """int [n]: the place of the true item of the decisions `rows` in the lists of `lists`, from 1; 0 outside them."""
+    keys, _, _ = _response(store)
+    out = np.zeros(len(rows), dtype=np.int64)
     for part in _blocks(len(rows)):
-        some = rows[part]
-        hit = ids[some] == split.items[keys[some]][:, None]
-        out[some] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
+        hit = _listed(store, lists[part]) == split.items[keys[rows[part]]][:, None]
+        out[part] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
     return out
 
 
-def _held(ids: np.ndarray, lists: np.ndarray, users: np.ndarray, split: Split) -> np.ndarray:
+def _gain(
+    store: KnowledgeStore, lists: np.ndarray, rows: np.ndarray, users: np.ndarray, split: Split
+) -> np.ndarray:
+    """float32 [n]: 1 / log2(1 + rank) of the true item of each decision in the list of row `lists`."""
+    del users
+    ranks = _ranks(store, lists, rows, split)
+    return np.where(ranks > 0, 1 / np.log2(1 + np.maximum(ranks, 1)), 0).astype(np.float32)
+
+
+def _held(
+    store: KnowledgeStore, lists: np.ndarray, rows: np.ndarray, users: np.ndarray, split: Split
+) -> np.ndarray:
     """float32 [n]: the share of each user's train items (of K at most) that stands in the list of row `lists`."""
+    del rows
     out = np.zeros(len(users), dtype=np.float32)
     for part in _blocks(len(users)):
         start, stop = split.bounds[users[part], 0], split.bounds[users[part], 1]
@@ -208,9 +230,10 @@ def _held(ids: np.ndarray, lists: np.ndarray, users: np.ndarray, split: Split) -
         owner = np.repeat(np.arange(len(sizes)), sizes)
         place = np.repeat(start - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
         pairs = np.unique(owner.astype(np.int64) * split.n_items + split.items[place])
-        listed = np.arange(len(sizes), dtype=np.int64)[:, None] * split.n_items + ids[lists[part]].astype(np.int64)
-        hits = np.isin(listed, pairs).sum(1)
-        could = np.minimum(np.bincount(pairs // split.n_items, minlength=len(sizes)), ids.shape[1])
+        items = _listed(store, lists[part])
+        named = np.arange(len(sizes), dtype=np.int64)[:, None] * split.n_items + items
+        hits = (np.isin(named, pairs) & (items >= 0)).sum(1)
+        could = np.minimum(np.bincount(pairs // split.n_items, minlength=len(sizes)), items.shape[1])
         out[part] = hits / np.maximum(could, 1)
     return out
 

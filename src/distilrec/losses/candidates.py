@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["log_partition", "log_sum", "ranks"]
+__all__ = ["listed", "log_partition", "log_sum", "ranks"]
+
+_RULED_OUT = -50_000.0  # a store says -60,000 of items that its teacher does not know, where a list would else be short
 
 
 def log_partition(negatives: Tensor, *positives: Tensor, log_expected: Tensor | float | None = None) -> Tensor:
@@ -39,6 +41,12 @@ def log_sum(others: Tensor, times: Tensor | float = 1.0) -> Tensor:
     top = shifted.detach().max(1).values.clamp(min=torch.finfo(others.dtype).min)  # finite: no NaN in a gradient
     total = (shifted - top[:, None]).exp().sum(1)
     return torch.where(total > 0, total.clamp(min=torch.finfo(others.dtype).tiny).log() + top, -torch.inf)
+
+
+def listed(teacher: Tensor) -> Tensor:
+    """bool [B, K]: False for what the teacher ruled out and only fills up its list. It has no opinion about these, and
+    the order in which they stand is that of their ids."""
+    return teacher > _RULED_OUT
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ __all__ = ["collaborative_distillation"]
 
 
 def collaborative_distillation(
-    student: Tensor, teacher: Tensor, *, others: Tensor, temperature: float | Tensor = 1.0, center: float = 0.0,
+    student: Tensor, teacher: Tensor, *, others: Tensor, times: Tensor | float = 1.0, temperature: float | Tensor = 1.0,
+    center: float = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of kept items with soft labels, and of other items with the label no: [B].
 
@@ -18,7 +19,8 @@ def collaborative_distillation(
 
     Args:
         student, teacher: [B, K] scores of the items that the teacher kept.
-        others: [B, N] the student's scores of sampled other items, -inf where one is not to count.
+        others: [B, N] the student's scores of sampled other items, -inf where one is not to count; times: how
+            many items each stands for, [N] or one number. Weighted by it their mean is that of the catalog.
         temperature: t, a number or [B]; center: the teacher's logit that means fifty-fifty. Of log-probabilities over I
             items -log(I) is the natural one: as likely as an item drawn blindly.
 
@@ -29,5 +31,6 @@ def collaborative_distillation(
     label = torch.sigmoid((teacher - center) / t)
     kept = F.binary_cross_entropy_with_logits(student, label, reduction="none").mean(1)
     counted = others > -torch.inf
-    no = F.softplus(others.masked_fill(~counted, -1e4)).sum(1) / counted.sum(1).clamp(min=1)
+    weight = counted * times
+    no = (F.softplus(others.masked_fill(~counted, -1e4)) * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
     return kept + no

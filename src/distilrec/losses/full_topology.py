@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from distilrec.losses.directions import unit
 
 __all__ = ["full_topology"]
 
@@ -24,5 +25,5 @@ def full_topology(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _similarity(x: Tensor) -> Tensor:
-    unit = F.normalize(x, dim=1, eps=1e-8)
-    return unit @ unit.T
+    direction = unit(x)
+    return direction @ direction.T

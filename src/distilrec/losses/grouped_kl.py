@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distilrec.losses.candidates import listed
+
 __all__ = ["grouped_kl"]
 
 
@@ -19,7 +21,7 @@ def grouped_kl(
     Args:
         student, teacher: [B, K] scores of the items that the teacher kept.
         groups: int64 [B, K] below `n_groups`, the popularity group of each item; a group with a single item of a row
-            says nothing and is left out of its mean.
+            says nothing and is left out of its mean. Items that the teacher rules out are in none.
         temperature: t, a number or [B].
 
     Source: Chen et al., "Unbiased Knowledge Distillation for Recommendation", WSDM 2023 (UnKD), who form groups of
@@ -29,8 +31,9 @@ def grouped_kl(
     least = torch.finfo(student.dtype).min / 4
     total = student.new_zeros(len(student))
     present = student.new_zeros(len(student))
+    known = listed(teacher)
     for group in range(n_groups):
-        inside = groups == group
+        inside = known & (groups == group)
         enough = inside.sum(1) > 1
         log_p = torch.log_softmax((teacher / t).masked_fill(~inside, least), 1)
         log_q = torch.log_softmax((student / t).masked_fill(~inside, least), 1)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distilrec.losses.directions import unit
+
 __all__ = ["hierarchical_topology"]
 
 
@@ -25,12 +27,12 @@ def hierarchical_topology(student: Tensor, teacher: Tensor, groups: Tensor) -> T
     labels, index = torch.unique(groups, return_inverse=True)
     member = F.one_hot(index, len(labels)).to(student.dtype)  # [B, G]
     share = member / member.sum(0)
-    ours, theirs = F.normalize(student, dim=1, eps=1e-8), F.normalize(teacher, dim=1, eps=1e-8)
+    ours, theirs = unit(student), unit(teacher)
     between = (_to(ours, share.T @ student) - _to(theirs, share.T @ teacher)).square().mean(1)
     together = member @ member.T - torch.eye(len(student), dtype=student.dtype, device=student.device)
     error = (ours @ ours.T - theirs @ theirs.T).square() * together
     return between + error.sum(1) / together.sum(1).clamp(min=1)
 
 
-def _to(unit: Tensor, prototypes: Tensor) -> Tensor:
-    return unit @ F.normalize(prototypes, dim=1, eps=1e-8).T
+def _to(directions: Tensor, prototypes: Tensor) -> Tensor:
+    return directions @ unit(prototypes).T

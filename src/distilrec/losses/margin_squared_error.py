@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from distilrec.losses.candidates import listed
 
 __all__ = ["margin_squared_error"]
 
@@ -13,12 +16,15 @@ def margin_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
     With d = s - z this is the mean of (d_i - d_j)^2 = 2 K / (K - 1) times the variance of d: no pair is written out.
 
     Args:
-        student, teacher: [B, K] logits on one scale; a constant shift of either changes nothing. K = 1 costs nothing.
+        student, teacher: [B, K] logits on one scale; a constant shift of either changes nothing. K = 1 costs nothing,
+            nor does an item that the teacher rules out (see `candidates.listed`).
 
     Source: Hofstätter, Althammer, Schröder, Sertkan & Hanbury, "Improving Efficient Neural Ranking Models with
     Cross-Architecture Knowledge Distillation", 2020 (Margin-MSE), for all pairs of a list.
     """
-    difference = student - teacher
-    size = difference.shape[1]
-    spread = (difference - difference.mean(1, keepdim=True)).square().sum(1)
-    return 2 * spread / max(1, size - 1)
+    known = listed(teacher)
+    size = known.sum(1)
+    difference = torch.where(known, student - teacher, 0.0)
+    mean = difference.sum(1) / size.clamp(min=1)
+    spread = torch.where(known, difference - mean[:, None], 0.0).square().sum(1)
+    return 2 * spread / (size - 1).clamp(min=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distilrec.losses.candidates import ranks
+from distilrec.losses.candidates import listed, ranks
 from distilrec.losses.plackett_luce import in_order
 
 __all__ = ["rank_distillation"]
@@ -23,7 +23,7 @@ def rank_distillation(
     The first factor sums to 1 over the list; an item that stands where it should, or higher, costs nothing.
 
     Args:
-        student, teacher: [B, K] scores of the items that the teacher kept.
+        student, teacher: [B, K] scores of the items that the teacher kept; what it rules out has no weight.
         others: [B, N] the student's scores of other items, times: as in `candidates.log_sum`; the student's ranks are
             estimated from them and carry no gradient.
         decay: how fast the weight falls along the list, as a share of its length.
@@ -34,6 +34,7 @@ def rank_distillation(
     """
     ordered = in_order(student, teacher)
     place = torch.arange(ordered.shape[1], device=ordered.device, dtype=ordered.dtype)
-    by_rank = torch.softmax(-place / max(decay * ordered.shape[1], 1e-6), 0)
+    fall = (-place / max(decay * ordered.shape[1], 1e-6)).expand_as(ordered)
+    by_rank = torch.softmax(fall.masked_fill(place >= listed(teacher).sum(1, keepdim=True), -torch.inf), 1)
     short = (ranks(ordered.detach(), others.detach(), times) - (place + 1)).clamp(min=0)
     return (by_rank * torch.tanh(sharpness * short) * -F.logsigmoid(ordered)).sum(1)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distilrec.losses.directions import unit
+
 __all__ = ["relation_angle"]
 
 
@@ -25,7 +27,7 @@ def relation_angle(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _cosines(x: Tensor) -> Tensor:
     """[B, B, B]: at anchor i, between the directions to j and to k; 0 where two of them are one."""
-    direction = F.normalize(x[None] - x[:, None], dim=2, eps=1e-6)
+    direction = unit(x[None] - x[:, None], least=1e-6)
     cosines = direction @ direction.transpose(1, 2)
     index = torch.arange(len(x), device=x.device)
     same = (index[None, :, None] == index[None, None, :]).expand_as(cosines)

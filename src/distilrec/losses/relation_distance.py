@@ -25,9 +25,7 @@ def relation_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _distances(x: Tensor) -> Tensor:
     """[B, B] Euclidean, divided by the mean over pairs; zeros on the diagonal, and a gradient of 0 there."""
-    squares = x.square().sum(1)
-    square = (squares[:, None] + squares[None] - 2 * x @ x.T).clamp(min=0)
-    apart = square > 1e-12
-    distance = torch.where(apart, square.clamp(min=1e-12).sqrt(), 0.0)
+    # not by way of a matrix product, whose rounding sets equal vectors apart
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     pairs = max(1, len(x) * (len(x) - 1))
     return distance / (distance.sum() / pairs).clamp(min=1e-12)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distilrec.losses.candidates import log_sum
-from distilrec.losses.plackett_luce import in_order
+from distilrec.losses.plackett_luce import in_order, mean_listed
 
 __all__ = ["relaxed_ranking"]
 
@@ -17,7 +17,8 @@ def relaxed_ranking(student: Tensor, teacher: Tensor, *, others: Tensor, times: 
         loss = 1/K sum_k ( log( sum_{j >= k} exp s_j + sum_others exp s ) - s_k ),   k in the teacher's order
 
     Args:
-        student, teacher: [B, K] scores of the items that the teacher kept (the interesting ones).
+        student, teacher: [B, K] scores of the items that the teacher kept (the interesting ones); those that
+            it rules out only count as being below the others.
         others: [B, N] the student's scores of other items (the uninteresting ones), -inf where one is not to count;
             times: how many items each stands for, see `candidates.log_sum`.
 
@@ -28,4 +29,4 @@ def relaxed_ranking(student: Tensor, teacher: Tensor, *, others: Tensor, times: 
     ordered = in_order(student, teacher)
     tail = ordered.flip(1).logcumsumexp(1).flip(1)
     rest = log_sum(others, times)[:, None]
-    return (torch.logaddexp(tail, rest.expand_as(tail)) - ordered).mean(1)
+    return mean_listed(torch.logaddexp(tail, rest.expand_as(tail)) - ordered, teacher)

@@ -91,7 +91,13 @@ class SASRec(nn.Module):
         return torch.where((lengths > 0)[:, None], vector, self.table.start)
 
     def attention(self, items: Tensor, lengths: Tensor, last: Tensor) -> Tensor:
-        """[B, L]: how the last layer, its heads averaged, looks back over the history from position `last` [B]."""
+        """[B, L]: how the last layer, its heads averaged, looks back over the history from position `last` [B].
+
+        Raises:
+            TrainingError: a model without layers.
+        """
+        if not len(self.blocks):
+            raise TrainingError(problem("a model without layers has no attention", "layers: 1 or more"))
         x = self._embed(items)
         for block in self.blocks[:-1]:
             x = block(x)
