@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distilrec.models import BASELINES
 from distilrec.recipe import ModelSection, Recipe
 
 __all__ = [
@@ -184,7 +185,8 @@ def _source(recipe: Recipe) -> str:
 
 def _model(section: ModelSection) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in section.settings.items())
-    return f"{section.model}{f' ({settings})' if settings else ''}, up to {section.train.epochs} epochs"
+    epochs = "" if section.model in (*BASELINES, "trees", "file") else f", up to {section.train.epochs} epochs"
+    return f"{section.model}{f' ({settings})' if settings else ''}{epochs}"
 
 
 def _losses(losses: Mapping[str, float]) -> str:
