@@ -6,7 +6,7 @@ import numpy as np
 
 from distilrec.errors import DataError, problem
 
-__all__ = ["block_rows", "top_k"]
+__all__ = ["block_rows", "log_softmax", "popularity_groups", "top_k"]
 
 _BLOCK_BYTES = 4 << 20  # scores that are copied, masked and partitioned at a time: small enough for the cache
 
@@ -61,3 +61,18 @@ def _top_of_block(block: np.ndarray, items: np.ndarray, best: np.ndarray) -> Non
     place = np.arange(len(rows)) - np.searchsorted(rows, rows)
     items[rows, place] = columns[order]
     best[rows, place] = values[order]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """[N, K] -> log of the softmax of each row."""
+    top = logits.max(1, keepdims=True)
+    return logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))
+
+
+def popularity_groups(counts: np.ndarray, groups: int) -> np.ndarray:
+    """int64 [I]: groups of items that hold about the same number of events, 0 the most popular ones; ties by id."""
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    out = np.empty(len(counts), dtype=np.int64)
+    out[order] = np.minimum(before * groups // max(1, counts.sum()), groups - 1)
+    return out

@@ -17,7 +17,7 @@ from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
 
-__all__ = ["decisions", "extract", "open_key", "top_log_probabilities"]
+__all__ = ["decisions", "extract", "open_key", "respond", "top_log_probabilities"]
 
 _SCORES = 2**25  # that a teacher is asked for at once: 128 MB, or one row where the catalog is larger still
 _ROWS = 512  # histories of one call: more are not faster
@@ -86,7 +86,6 @@ def extract(
             return store
         (folder / "manifest.json").unlink()
     keys, users, start, stop = decisions(split) if keyed == "event" else _per_user(split)
-    respond = _respond_in_steps if getattr(teacher, "step_scores", None) else _respond
     order = np.lexsort((stop, users))  # a user's decisions lie together, the shortest history first
     writer = StoreWriter(folder, identity)
     parts = -(-len(keys) // part_rows)
@@ -136,6 +135,14 @@ def _per_user(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     """As `decisions`, one row per user with train events: key = user, history = the whole train part."""
     users = np.flatnonzero(split.bounds[:, 1] > split.bounds[:, 0])
     return users.astype(np.int64), users.astype(np.int32), split.bounds[users, 0], split.bounds[users, 1]
+
+
+def respond(
+    teacher: Any, split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray, top_k: int, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ids int32 [n, K], log-probabilities float32 [n, K]) of a teacher at n decisions; a user's lie together."""
+    how = _respond_in_steps if getattr(teacher, "step_scores", None) else _respond
+    return how(teacher, split, users, start, stop, top_k, temperature)
 
 
 def _respond(

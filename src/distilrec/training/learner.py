@@ -12,10 +12,11 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from distilrec.knowledge.extract import decisions
+from distilrec.numerics import popularity_groups
 from distilrec.types import Knowledge, Split
 
 __all__ = [
-    "NOTHING", "POPULARITY_GROUPS", "Bridge", "RankLearner", "Taught", "learner_of", "popularity_groups", "taught_of",
+    "NOTHING", "POPULARITY_GROUPS", "Bridge", "RankLearner", "Taught", "learner_of", "taught_of",
 ]
 
 POPULARITY_GROUPS = 4
@@ -96,7 +97,7 @@ def taught_of(
     if knowledge is None:
         return Taught(), 0
     on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
-    popularity = on(popularity_groups(split.train_counts)) if "grouped_kl" in losses else None
+    popularity = on(popularity_groups(split.train_counts, POPULARITY_GROUPS)) if "grouped_kl" in losses else None
     vector = [name for name in ("hint", "relation_distance", "relation_angle", "full_topology", "hierarchical_topology")
               if name in losses]
     if not vector:
@@ -116,15 +117,6 @@ def taught_of(
         None if items is None else on(items), None if centroids is None else on(_unit(centroids)), popularity,
         _center(on(queries)), None if items is None else _center(on(items)),
     ), queries.shape[1]
-
-
-def popularity_groups(counts: np.ndarray) -> np.ndarray:
-    """int64 [I]: groups that hold about the same number of events, 0 the most popular items; ties by id."""
-    order = np.argsort(-counts, kind="stable")
-    before = np.cumsum(counts[order]) - counts[order]
-    groups = np.empty(len(counts), dtype=np.int64)
-    groups[order] = np.minimum(before * POPULARITY_GROUPS // max(1, counts.sum()), POPULARITY_GROUPS - 1)
-    return groups
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
