@@ -38,24 +38,39 @@ def test_rows_that_are_seen_in_every_step_move_as_in_adamw() -> None:
     torch.testing.assert_close(tables[0], tables[1])
 
 
-def test_a_row_that_is_seen_late_by_hand() -> None:
-    table = torch.nn.Parameter(torch.tensor([[1.0], [2.0], [3.0]]))
+def test_steps_that_a_row_was_not_seen_in_are_made_up_for() -> None:
+    """Against AdamW that is told of gradients of zero."""
+    generator = torch.Generator().manual_seed(2)
+    start = torch.randn(6, 3, generator=generator)
+    lazy, dense = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimizers = LazyAdam([lazy], lr=0.01, weight_decay=0.1), torch.optim.AdamW([dense], lr=0.01, weight_decay=0.1)
+    for _ in range(400):
+        rows = (torch.rand(6, generator=generator) < torch.tensor([1.0, 0.5, 0.2, 0.1, 0.02, 0.0])).nonzero()[:, 0]
+        values = torch.randn(len(rows), 3, generator=generator) + 0.5
+        lazy.grad = torch.sparse_coo_tensor(rows[None], values, (6, 3), check_invariants=True)
+        dense.grad = torch.zeros(6, 3).index_copy(0, rows, values)
+        for optimizer in optimizers:
+            optimizer.step()
+    optimizers[0].settle()
+    assert (dense.detach() - start).abs().min() > 0.2  # all of them moved far, if only by decay
+    torch.testing.assert_close(lazy.detach(), dense.detach(), atol=0.02, rtol=0)
+
+
+def test_a_row_that_is_seen_once_by_hand() -> None:
+    table = torch.nn.Parameter(torch.tensor([[1.0], [2.0]]))
     optimizer = LazyAdam([table], lr=0.1, weight_decay=0.5)
-    for _ in range(3):
-        table.grad = _sparse([0], [[1.0]], (3, 1))
-        optimizer.step()
-    assert table.detach()[1:].flatten().tolist() == [2.0, 3.0]
-    table.grad = _sparse([1, 1], [[-2.0], [-2.0]], (3, 1))  # the same row twice: the gradients add up
+    table.grad = _sparse([0, 0], [[-2.0], [-2.0]], (2, 1))  # the same row twice: the gradients add up
     optimizer.step()
-    # four steps of decay, then the first step of Adam, whose size is the learning rate
-    assert table.detach()[1].item() == pytest.approx(2 * (1 - 0.1 * 0.5) ** 4 + 0.1, abs=1e-6)
-    assert table.detach()[2].item() == 3.0
-    m, v = 0.1 * -4.0 * 0.9 + 0.1 * 1.0, 0.001 * 16.0 * 0.999 + 0.001 * 1.0
-    before = table.detach()[1].item()
-    table.grad = _sparse([1], [[1.0]], (3, 1))
+    assert table.detach()[:, 0].tolist() == pytest.approx([1 * 0.95 + 0.1, 2.0])  # the first step is the rate
+    table.grad = _sparse([1], [[1.0]], (2, 1))
     optimizer.step()
-    move = 0.1 * (m / (1 - 0.9**2)) / (math.sqrt(v / (1 - 0.999**2)) + 1e-8)
-    assert table.detach()[1].item() == pytest.approx(before * (1 - 0.1 * 0.5) - move, abs=1e-6)
+    before, ratio = 1.05, 0.9 / math.sqrt(0.999)
+    m, v = 0.1 * -4 / (1 - 0.9**2), 0.001 * 16 / (1 - 0.999**2)
+    optimizer.catch_up(table, torch.tensor([[0, 0]]))
+    assert table.detach()[0].item() == pytest.approx(before * 0.95 - 0.1 * ratio * m / math.sqrt(v), abs=1e-5)
+    held = table.detach().clone()
+    optimizer.settle()
+    assert torch.equal(table.detach(), held)  # everything was up to date
 
 
 def test_a_saved_state_goes_on_as_if_nothing_had_happened() -> None:
@@ -75,7 +90,7 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened() -> None:
     assert torch.equal(first, whole)
 
 
-def test_a_model_learns_and_leaves_unseen_rows_alone() -> None:
+def test_a_model_learns_and_decays_what_it_does_not_see() -> None:
     features = [Feature("user", "category", size=50), Feature("tags", "list", size=9)]
     torch.manual_seed(0)
     model = DeepFM(features, [1], dim=4, hidden=[8])
@@ -91,8 +106,11 @@ def test_a_model_learns_and_leaves_unseen_rows_alone() -> None:
         assert model.table.weight.grad.is_sparse
         optimizer.step()
         losses.append(loss.item())
+    optimizer.settle()
     moved = (model.table.weight.detach() != before).any(1).nonzero()[:, 0].tolist()
-    assert moved == [3, 4, 50 + 1, 50 + 2]
+    assert moved == [row for row in range(59) if row not in (0, 50)]  # by decay; unknown values start at zero
+    gone = before[5] * (1 - 0.1 * 0.2) ** 30
+    torch.testing.assert_close(model.table.weight.detach()[5], gone)
     assert losses[-1] < 0.1 < losses[0]
 
 

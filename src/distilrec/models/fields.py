@@ -6,7 +6,7 @@ D width of a field's vector, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +156,8 @@ class FieldTable(nn.Module):
         self.vector_weight = nn.ParameterList(
             nn.Parameter(torch.randn(one.dim, dim) * scale) for one in groups["vector"]
         )
-        self.sparse = False  # gradients of the rows that were read, for training.lazy_adam
+        # of training.lazy_adam: called in training with the table and the places of the rows that are about to be read
+        self.before_read: Callable[[Tensor, Tensor], None] | None = None
         self.dropout = Dropout(dropout)
         kept = [one for one in groups["ragged"] if one.name not in leave_out]
         self.names = tuple(one.name for one in (*groups["category"], *kept, *groups["number"], *groups["vector"]))
@@ -208,7 +209,8 @@ class FieldTable(nn.Module):
         weight = self.weight
         if not isinstance(weight, Tensor):
             raise ValueError("a table without id features was asked for rows")
-        if self.sparse and self.training:
+        if self.before_read is not None and self.training:
+            self.before_read(weight, places)
             return F.embedding(places, weight, sparse=True)
         if self.training and not weight.is_cuda:
             return _Gather.apply(places, weight)

@@ -118,6 +118,9 @@ def run(
             give_back()
             told = {} if stop_at is not None else {metric: f"{state.best:.4f}"}
             progress.advance(1, loss=f"{loss:.4f}", **told)
+    for module in model.modules():
+        if isinstance(module, FieldTable):
+            module.before_read = None  # the optimizer is done, and may go
     model.load_state_dict(best)
     model.eval()
     return state
@@ -147,6 +150,8 @@ def epoch(
         if batches % 50 == 0:
             _check(total, state, settings)
     _check(total, state, settings)
+    if isinstance(optimizer, LazyAdam):
+        optimizer.settle()
     return float(total) / max(1, batches)
 
 
@@ -191,8 +196,10 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     groups = [group for group in groups if group["params"]]
     rate = settings.learning_rate
     if settings.optimizer == "lazy_adam":
-        _make_sparse(model, settings)
-        return LazyAdam(groups, lr=rate)
+        lazy = LazyAdam(groups, lr=rate)
+        for table in _id_tables(model, settings):
+            table.before_read = lazy.catch_up
+        return lazy
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, fused=True)
     if settings.optimizer == "adam":
@@ -202,16 +209,14 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=True)
 
 
-def _make_sparse(model: nn.Module, settings: TrainSettings) -> None:
-    """The id tables of a model give sparse gradients from now on."""
+def _id_tables(model: nn.Module, settings: TrainSettings) -> list[FieldTable]:
     tables = [module for module in model.modules() if isinstance(module, FieldTable)]
     if not tables or settings.gradient_clip:
         raise RecipeError(problem(
             "optimizer: lazy_adam " + ("with gradient_clip" if tables else "for a model without a table of features"),
             "a model of the tasks predict and tag, without gradient_clip", "use optimizer: adamw",
         ))
-    for table in tables:
-        table.sparse = True
+    return tables
 
 
 def schedule(settings: TrainSettings, steps_per_epoch: int) -> Any:
