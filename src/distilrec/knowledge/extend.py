@@ -1,0 +1,165 @@
+"""Knowledge that goes on when new interactions arrive: what was asked before is copied, only the rest is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrec.errors import KnowledgeError, problem
+from distilrec.files import digest_arrays
+from distilrec.knowledge.extract import decisions, respond
+from distilrec.knowledge.store import KnowledgeStore, StoreWriter
+from distilrec.progress import track
+from distilrec.types import Histories, Ranker, Signal, Split
+
+__all__ = ["Elder", "extend"]
+
+_ROWS = 16_384
+
+
+class Elder:
+    """A teacher of an older split, asked in the ids of a newer one: implements `types.Ranker`.
+
+    Items that it does not know are left out of the histories and score -inf; users are matched by key as well.
+    """
+
+    def __init__(self, teacher: Ranker, old: Split, new: Split) -> None:
+        self.teacher, self.name = teacher, teacher.name
+        self._item = _places(new.dataset.item_keys, old.dataset.item_keys)  # new id -> old id or -1
+        self._user = _places(new.dataset.user_keys, old.dataset.user_keys)
+        self._known = np.flatnonzero(self._item >= 0)
+        self.step_scores = None if getattr(teacher, "step_scores", None) is None or (self._item < 0).any() else \
+            self._step_scores
+
+    @property
+    def parameters(self) -> int:
+        return self.teacher.parameters
+
+    @property
+    def digest(self) -> str:
+        return digest_arrays(str(getattr(self.teacher, "digest", "")), self._item)
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        """float32 [B, I]."""
+        return self._spread(self.teacher.scores(self._of_then(histories)))
+
+    def _step_scores(self, histories: Histories) -> np.ndarray:
+        teacher: Any = self.teacher
+        return self._spread(teacher.step_scores(self._of_then(histories)))
+
+    def _spread(self, then: np.ndarray) -> np.ndarray:
+        out = np.full((len(then), len(self._item)), -np.inf, dtype=np.float32)
+        out[:, self._known] = then[:, self._item[self._known]]
+        return out
+
+    def _of_then(self, histories: Histories) -> Histories:
+        items = self._item[histories.items]
+        row = np.repeat(np.arange(len(histories)), histories.lengths)
+        counts = np.bincount(row[items >= 0], minlength=len(histories))
+        users = np.where(histories.users >= 0, self._user[histories.users], -1).astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return Histories(users, items[items >= 0].astype(np.int32), offsets)
+
+
+def extend(
+    store: KnowledgeStore, old: Split, teacher: Ranker, new: Split, folder: Path,
+) -> tuple[KnowledgeStore, int]:
+    """(the store of the newer split, how many of its decisions were copied).
+
+    A decision is the same one if the same user (by key) has the same history (by item keys) before it. Its answer is
+    copied with the ids of the newer split; an item that did not exist then is simply not in it. All others are asked.
+
+    Args:
+        store: of `old`, with a response by event.
+        teacher: who answers for the new decisions: trained on `old` (see `Elder`), or on `new`.
+    Raises:
+        KnowledgeError: a store of another split, or one that is kept by user: that is extracted again in no time.
+    """
+    if store.manifest["split_digest"] != old.digest:
+        raise KnowledgeError(problem(f"the store {store.folder} is of another split than the one it is extended from",
+                                     f"split {store.manifest['split_digest'][:12]}", "give the split it was made from"))
+    signal = store.signals["response"]
+    if signal.key != "event":
+        raise KnowledgeError(problem(f"the store {store.folder} is kept by {signal.key}", "answers by event",
+                                     "run `distilrec extract` on the new data: one answer per user is quickly asked"))
+    asked = teacher if _answers(teacher) in (None, new.n_items) else Elder(teacher, old, new)
+    identity = {"dataset_digest": new.dataset.digest, "split_digest": new.digest, "extends": store.digest,
+                "teacher_digest": getattr(asked, "digest", None) or secrets.token_hex(16), "top_k": signal.width}
+    if (folder / "manifest.json").exists():
+        found = KnowledgeStore(folder, new)
+        if found.manifest["identity"] == identity:
+            return found, int(found.manifest["teacher"].get("copied", 0))
+        (folder / "manifest.json").unlink()
+    keys, users, start, stop = decisions(new)
+    then_keys, then_users, then_start, then_stop = decisions(old)
+    place = _match(_histories(new, users, start, stop), _histories(old, then_users, then_start, then_stop))
+    copied = np.flatnonzero(place >= 0)
+    writer = StoreWriter(folder, identity)
+    small = np.uint16 if new.n_items <= 65_536 else np.int32
+    arrays, moved = store.arrays("response"), _places(old.dataset.item_keys, new.dataset.item_keys)
+    if (moved < 0).any():
+        raise KnowledgeError(problem(f"{int((moved < 0).sum())} items of the old data are not in the new",
+                                     "the old items and perhaps more", "keep the item table, or extract anew"))
+    rows = store.rows("response", then_keys[place[copied]])
+    if len(copied) and not writer.has("response", 0):
+        ids = moved[arrays["ids"][rows].astype(np.int64)].astype(small)
+        writer.write("response", 0, {"keys": keys[copied], "ids": ids, "logits": np.asarray(arrays["logits"][rows])})
+    fresh = np.flatnonzero(place < 0)
+    order = fresh[np.lexsort((stop[fresh], users[fresh]))]
+    parts = -(-len(order) // _ROWS)
+    with track(parts, "extending knowledge") as progress:
+        for part in range(parts):
+            some = order[part * _ROWS : (part + 1) * _ROWS]
+            if not writer.has("response", part + 1):
+                ids, logits = respond(asked, new, users[some], start[some], stop[some], signal.width, 1.0)
+                writer.write("response", part + 1, {"keys": keys[some], "ids": ids.astype(small),
+                                                    "logits": logits.astype(np.float16)})
+            progress.advance(1)
+    writer.finish({"response": Signal("response", "response", "event", space="logit", teacher=teacher.name,
+                                      width=signal.width)},
+                  {"name": teacher.name, "parameters": teacher.parameters, "copied": len(copied),
+                   "asked": len(fresh)})
+    return KnowledgeStore(folder, new), len(copied)
+
+
+def _answers(teacher: Any) -> int | None:
+    """I of a teacher that says so."""
+    return getattr(getattr(teacher, "model", None), "n_items", None)
+
+
+def _places(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """int64 [len(keys)]: where each key stands among the others, -1 where it does not."""
+    table = {key: place for place, key in enumerate(others.tolist())}
+    return np.array([table.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+
+
+def _histories(split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """uint64 [n]: a fingerprint of (user key, item keys of the history) of each decision."""
+    item, user = _fingerprints(split.dataset.item_keys), _fingerprints(split.dataset.user_keys)
+    lengths = (stop - start).astype(np.int64)
+    out = user[users]
+    factor = np.uint64(0x9E3779B97F4A7C15)
+    for step in range(int(lengths.max(initial=0))):
+        rows = np.flatnonzero(lengths > step)
+        with np.errstate(over="ignore"):
+            mixed = (out[rows] ^ item[split.items[start[rows] + step]]) * factor
+        out[rows] = mixed ^ (mixed >> np.uint64(29))
+    return out
+
+
+def _fingerprints(keys: np.ndarray) -> np.ndarray:
+    return np.array([int.from_bytes(hashlib.blake2b(str(key).encode(), digest_size=8).digest(), "little")
+                     for key in keys.tolist()], dtype=np.uint64)
+
+
+def _match(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """int64 [n]: where each fingerprint stands among the old ones, -1 where it does not."""
+    order = np.argsort(old, kind="stable")
+    place = np.searchsorted(old[order], new)
+    found = place < len(old)
+    found[found] = old[order][place[found]] == new[found]
+    return np.where(found, order[np.minimum(place, max(0, len(old) - 1))] if len(old) else -1, -1)
