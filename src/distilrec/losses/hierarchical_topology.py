@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from distilrec.losses.directions import unit
 
@@ -25,7 +24,7 @@ def hierarchical_topology(student: Tensor, teacher: Tensor, groups: Tensor) -> T
     assignment to groups beside the student; here it is a clustering of the teacher's vectors, made once.
     """
     labels, index = torch.unique(groups, return_inverse=True)
-    member = F.one_hot(index, len(labels)).to(student.dtype)  # [B, G]
+    member = (index[:, None] == torch.arange(len(labels), device=index.device)).to(student.dtype)  # [B, G]
     share = member / member.sum(0)
     ours, theirs = unit(student), unit(teacher)
     between = (_to(ours, share.T @ student) - _to(theirs, share.T @ teacher)).square().mean(1)
