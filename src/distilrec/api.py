@@ -154,8 +154,8 @@ def distill(
     control_settings: Mapping[str, Any] | None = None, control_losses: Mapping[str, float] | None = None,
     scratch: bool = False, student_settings: Mapping[str, Any] | None = None, layers_from: Any = None,
     chosen: Mapping[str, Mapping[str, Any]] | None = None, trust: Sequence[str] = (), own_temperature: bool = False,
-    audit: bool = False, generations: int = 1, seed: int = 0, folder: str | Path | None = None,
-    metric: str | None = None, seen: str = "drop", **settings: Any,
+    audit: bool = False, generations: int = 1, interpolation: Sequence[float] = (), seed: int = 0,
+    folder: str | Path | None = None, metric: str | None = None, seen: str = "drop", **settings: Any,
 ) -> Student:
     """Train a student on knowledge and labels, and its control on labels alone.
 
@@ -179,6 +179,8 @@ def distill(
         audit: compare student and control on the validation part; leave out the users on whom the teacher harms, and
             keep what validates best: all of the knowledge, the rest of it, or none (see training.audit).
         generations: more than 1: the student teaches the next one like it, and the best on validation stays.
+        interpolation: shares by which the item table may go back towards the teacher's after training; validation
+            chooses among them and 0.
         settings: of the model or of training, as in `teach`; on rows also `features`, `auxiliary` and the other
             arguments of api_rows.distill_on_rows.
     Raises:
@@ -194,8 +196,8 @@ def distill(
         name, split, knowledge, losses=losses, start=start or "teacher", content=content, control=control,
         control_settings=control_settings, control_losses=control_losses, scratch=scratch,
         student_settings=student_settings, layers_from=layers_from, chosen=chosen, trust=trust,
-        own_temperature=own_temperature, audit=audit, generations=generations, seed=seed,
-        folder=folder, metric=metric or RANK_METRIC, seen=seen,
+        own_temperature=own_temperature, audit=audit, generations=generations,
+        interpolation=interpolation, seed=seed, folder=folder, metric=metric or RANK_METRIC, seen=seen,
         **settings))
 
 

@@ -21,7 +21,10 @@ from distilrec.models import MODELS, model_settings
 from distilrec.models.trained import Trained
 from distilrec.recipe_rank import CONTENT_KEPT
 from distilrec.training.audit import audit as compare
+from distilrec.training.finish import finish
 from distilrec.training.train import train
+from distilrec.training.transfer import interpolate
+from distilrec.training.validate import validate
 from distilrec.types import Knowledge, Split
 
 __all__ = ["SOFT_LABELS", "START", "distill_on_events"]
@@ -35,7 +38,8 @@ def distill_on_events(
     content: np.ndarray | None, control: bool, control_settings: Mapping[str, Any] | None,
     control_losses: Mapping[str, float] | None, scratch: bool, student_settings: Mapping[str, Any] | None,
     layers_from: Any, chosen: Mapping[str, Mapping[str, Any]] | None, trust: Sequence[str], own_temperature: bool,
-    audit: bool, generations: int, seed: int, folder: str | Path | None, metric: str, seen: str, **settings: Any,
+    audit: bool, generations: int, interpolation: Sequence[float], seed: int, folder: str | Path | None, metric: str,
+    seen: str, **settings: Any,
 ) -> tuple[Trained, Trained | None, Split, Trained | None]:
     """(student, control, split, control from scratch), see api.distill.
 
@@ -70,10 +74,12 @@ def distill_on_events(
         return trained if not isinstance(known, Trusted) else _with(trained, trust=known.facts())
 
     first = "student-all" if audit else "student"
-    student = taught("generation-0" if generations > 1 else first)
+    student = taught("generation-0" if generations > 1 or interpolation else first)
     for number in range(1, generations):
         student = _born_again(student, split, store, target, number, partial(taught, f"generation-{number}"), metric)
-    if generations > 1 and target is not None:
+    if interpolation:
+        student = _interpolated(student, split, store, start, interpolation, metric, seen)
+    if (generations > 1 or interpolation) and target is not None:
         student.save(target / first)
     if not control:
         return student, None, split, None
@@ -119,6 +125,21 @@ def _born_again(
     child = taught(said=extract(parent, split, folder, top_k=store.signals["response"].width, signals=inner,
                            content=store.vectors("content")))
     return _with(max(parent, child, key=lambda one: one.training["valid"][metric]), name="student")
+
+
+def _interpolated(
+    student: Trained, split: Split, store: KnowledgeStore, start: str, shares: Sequence[float], metric: str, seen: str
+) -> Trained:
+    """The student with its item table as near to the teacher's as validates best."""
+    vectors = store.vectors("item_vectors")
+    if start != "teacher" or vectors is None:
+        raise RecipeError(problem(f"interpolation with start {start!r}", "start: teacher",
+                                  "only a table that began as the teacher's lies in its space"))
+    share, found = interpolate(student.model, vectors, shares, lambda model: validate(
+        model, split, metric, seen=seen, device=student.device))
+    finish(student.model, split)
+    facts = {"share": share, "valid": {str(one): value for one, value in found.items()}}
+    return _with(student, interpolation=facts, valid={metric: found[share]})
 
 
 def _with(trained: Trained, name: str = "", **facts: Any) -> Trained:

@@ -96,6 +96,7 @@ class StudentSection(ModelSection):
     losses: dict[str, Share] = {"cross_entropy": 0.2, "kl": 0.8}
     trust: list[str] = []  # rank: rules of knowledge.trust, which decisions of the teacher to believe
     own_temperature: bool = False  # rank: for every decision, so that all soft labels are about as wide
+    interpolation: list[Annotated[float, Field(gt=0, le=1)]] = []  # rank: shares of the way back to the start, to try
     generations: Positive = 1  # rank: more than one: each student teaches the next, the best on validation stays
     audit: bool = False  # rank: leave out what harms a group of users on validation, or all of it
     features: list[str] | None = None  # predict, tag: those it reads; by default all that a request can bring

@@ -82,6 +82,9 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
         losses = getattr(recipe, section).losses
         if not any(losses.values()):
             yield (section, "losses"), str(losses), "at least one loss with a weight above 0"
+    if recipe.student.interpolation and recipe.student.start != "teacher":
+        yield (("student", "interpolation"), f"given with start: {recipe.student.start}",
+               "start: teacher, for only then does the item table lie in the teacher's space")
     if recipe.student.start == "importance":
         yield ("student", "start"), "'importance' in a recipe of the task rank", "teacher, text or none"
     if recipe.text is None and recipe.student.start == "text":

@@ -89,7 +89,7 @@ def distill(
         layers_from=teacher_of(recipe, out, split, seed) if section.layers == "teacher" else None,
         chosen={role: record for role, record in chosen.items() if record is not None}, trust=section.trust,
         own_temperature=section.own_temperature, audit=section.audit,
-        generations=section.generations,
+        generations=section.generations, interpolation=section.interpolation,
         **{**section.settings, **training_of(section.train, recipe, seed)},
     )
 

@@ -63,9 +63,9 @@ def training_examples(
 
 def epoch_batches(
     split: Split, examples: Examples, batch_size: int, rng: np.random.Generator, *,
-    augment: Augment = Augment(), needs_history: bool = True,
+    augment: Augment = Augment(), needs_history: bool = True, mask_share: float | None = None,
 ) -> Iterator[Batch]:
-    """Shuffled batches of one epoch.
+    """Shuffled batches of one epoch. `mask_share`: of a model that fills gaps (see `_with_gaps`).
 
     Rows are shuffled, then sorted by length within chunks of 64 batches, and the batches are shuffled again: the
     order stays random while hardly any padding is left (tests/training/test_batches.py holds a bound).
@@ -79,16 +79,19 @@ def epoch_batches(
         part = part[np.argsort(lengths[begin : begin + chunk], kind="stable")]
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
     for index in rng.permutation(len(batches)):
-        yield assemble(split, examples.take(batches[index]), rng, augment=augment, needs_history=needs_history)
+        yield assemble(split, examples.take(batches[index]), rng, augment=augment, needs_history=needs_history,
+                       mask_share=mask_share)
 
 
 def assemble(
     split: Split, examples: Examples, rng: np.random.Generator, *, augment: Augment = Augment(),
-    needs_history: bool = True,
+    needs_history: bool = True, mask_share: float | None = None,
 ) -> Batch:
     """Gather the rows of `examples` into one padded batch."""
     if not needs_history:
         return _without_history(split, examples)
+    if mask_share is not None:
+        return _with_gaps(split, examples, rng, mask_share)
     start = examples.history_start
     size = examples.target_stop - examples.target_start
     if augment.crop > 0:
@@ -113,6 +116,35 @@ def assemble(
         items, grid, soft = _distort(items, grid, size, rng, augment, split.n_items)
         targets = grid[valid]
     return Batch(items, size, examples.users.astype(np.int64), positions, targets, keys, labeled, np.repeat(soft, size))
+
+
+def _with_gaps(split: Split, examples: Examples, rng: np.random.Generator, share: float) -> Batch:
+    """Of each sequence the last event and a random `share` of the others are masked and are the targets.
+
+    A sequence that ends with the open decision stands in the batch a second time, with nothing masked and a mask behind
+    it: there, and only there, the history is the one that the teacher was asked about.
+    """
+    train_end = split.bounds[examples.users, 1]
+    opened = np.flatnonzero(examples.target_stop > train_end)  # the event there is of validation and never read
+    start, size = examples.history_start, np.minimum(examples.target_stop, train_end) - examples.history_start
+    rows = np.concatenate([np.arange(len(size)), opened])
+    column = np.arange(int(size.max()) + (len(opened) > 0))
+    valid = column < size[rows][:, None]
+    source = np.where(valid, start[rows][:, None] + column, 0)
+    items = np.where(valid, split.items[source], split.n_items).astype(np.int64)
+    first = slice(0, len(size))  # the rows with gaps
+    gaps = np.zeros(items.shape, dtype=bool)
+    gaps[first] = valid[first] & (rng.random(items[first].shape) < share)
+    gaps[np.arange(len(rows)), size[rows] - (np.arange(len(rows)) < len(size))] = True
+    users = examples.users[rows].astype(np.int64)
+    positions = np.flatnonzero(gaps.ravel())
+    owner = positions // len(column)
+    labeled = owner < len(size)
+    keys = np.where(labeled, source.ravel()[positions], len(split.items) + users[owner])
+    targets = np.where(labeled, items.ravel()[positions], 0)
+    items[gaps] = split.n_items + 1
+    lengths = size[rows] + (np.arange(len(rows)) >= len(size))
+    return Batch(items, lengths, users, positions, targets, keys, labeled, ~labeled)
 
 
 def _without_history(split: Split, examples: Examples) -> Batch:

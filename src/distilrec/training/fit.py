@@ -18,7 +18,7 @@ from distilrec.training.learner import RankLearner, learner_of, taught_of
 from distilrec.training.live import answers_in, average_of, follow
 from distilrec.training.loop import Fit, check_device, run
 from distilrec.training.objective import Negatives, objective
-from distilrec.training.settings import TrainSettings
+from distilrec.training.settings import Augment, TrainSettings
 from distilrec.training.validate import parse_metric, validate
 from distilrec.types import Knowledge, Split
 
@@ -37,6 +37,10 @@ class RankWork:
         self.losses = dict(losses or {"cross_entropy": 1.0})
         self.metric, self.seen, self.open_end = metric, seen, open_end
         self.needs_history = net.needs_history
+        self.mask_share = net.mask_share if getattr(net, "cloze", False) else None
+        if self.mask_share is not None and settings.augment != Augment():
+            raise RecipeError(problem(f"augment for a model of kind {type(model).__name__}", "no augmentation",
+                                      "it masks by itself, see its setting mask_share"))
         self.examples = training_examples(
             split, net.max_length, needs_history=net.needs_history, windows=settings.windows,
             open_end=any(name in SOFT for name in self.losses) if open_end is None else open_end,
@@ -56,7 +60,8 @@ class RankWork:
     def batches(self, rng: np.random.Generator, done: float = 0.0) -> Iterator[tuple[Batch, Any, Any, float]]:
         """(sequences, shared negatives, what the teacher says of their soft decisions, share of training behind)."""
         for batch in epoch_batches(self.split, self.examples, self.settings.batch_size, rng,
-                                   augment=self.settings.augment, needs_history=self.needs_history):
+                                   augment=self.settings.augment, needs_history=self.needs_history,
+                                   mask_share=self.mask_share):
             stored = self.knowledge is not None and self.settings.teacher == "store"
             known = self.knowledge.batch(batch.keys[batch.soft]) if stored and self.knowledge is not None else None
             yield batch, self.draws.draw(rng), known, done
@@ -134,7 +139,7 @@ def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge |
                 f"a store with {SOFT[name]!r}", f"run `distilrec extract` with knowledge.signals: [{SOFT[name]}]"))
         if name == "attention_transfer" and not hasattr(model, "attention"):
             raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
-                                      "a transformer (sasrec)", "choose another student or loss"))
+                                      "a transformer (sasrec, hstu, bert4rec)", "choose another student or loss"))
         if name == "sobolev" and not model.needs_history:
             raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
                                       "a model that reads a history", "choose another student or loss"))

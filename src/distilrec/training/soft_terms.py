@@ -164,6 +164,7 @@ def _attention(step: Step) -> Term:
     width = step.items.shape[1]
     sequence, last = step.at[rows] // width, step.at[rows] % width
     weights = net.attention(step.items[sequence], step.lengths[sequence], last)
+    last = last - int(getattr(net, "cloze", False))  # where a mask answers, the latest event stands before it
     theirs = step.known["attention"][rows]
     return attention_transfer(_back(weights, last, theirs.shape[1]), theirs, mask=_seen(last, theirs)), rows
 
@@ -175,6 +176,7 @@ def _sobolev(step: Step) -> Term:
     sequence, last = step.at[rows] // width, step.at[rows] % width
     ours = sensitivity(step.learner.model, step.items[sequence], step.lengths[sequence], last, step.ids[rows, 0],
                        create_graph=True)
+    last = last - int(getattr(step.learner.model, "cloze", False))
     theirs = step.known["gradient"][rows]
     return sobolev(_back(ours, last, theirs.shape[1]), theirs * _seen(last, theirs)), rows
 

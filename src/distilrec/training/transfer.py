@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from distilrec.errors import TrainingError, problem
 
-__all__ = ["copy_layers"]
+__all__ = ["copy_layers", "interpolate"]
 
 
 @torch.no_grad()
@@ -51,6 +52,36 @@ def copy_layers(teacher: nn.Module, student: nn.Module, chosen: Sequence[int] | 
             own.load_state_dict(given.state_dict())
         elif isinstance(given, nn.Parameter) and isinstance(own, nn.Parameter) and given.shape == own.shape:
             own.copy_(given)
+
+
+@torch.no_grad()
+def interpolate(
+    student: nn.Module, teacher_vectors: np.ndarray, shares: Sequence[float], validate: Callable[[nn.Module], float]
+) -> tuple[float, dict[float, float]]:
+    """Move the student's item table towards the teacher's, projected as at the start, by the share that validates best.
+
+    W = (1 - a) W_student + a W_teacher; the model keeps the best W, which may be its own (a = 0).
+
+    Args:
+        teacher_vectors: float32 [I, E]; shares: the a to try, each in (0, 1].
+        validate: higher is better.
+    Returns:
+        (the best share, {share: what it validates at}).
+
+    Source: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022 (WiSE-FT), there between a model and
+    what it was fine-tuned from; here the two ends are the projected start and what training made of it.
+    """
+    net: Any = student
+    own = net.table.weight.detach().clone()
+    net.table.set_vectors(teacher_vectors)
+    theirs = net.table.weight.detach().clone()
+    found = {}
+    for share in (0.0, *shares):
+        net.table.weight.copy_(torch.lerp(own, theirs, share))
+        found[float(share)] = validate(student)
+    best = max(found, key=lambda share: found[share])
+    net.table.weight.copy_(torch.lerp(own, theirs, best))
+    return best, found
 
 
 def _blocks(model: Any) -> nn.ModuleList:
