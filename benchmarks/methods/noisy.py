@@ -1,0 +1,101 @@
+"""A teacher that is wrong: 30 % of its answers belong to other users, then all of them; with and without trust.
+
+    python benchmarks/methods/noisy.py [--width 20] [--out runs/noisy]
+
+CiteULike (split of Topology Distillation), ALS teacher. For a clean, a partly and a wholly shuffled teacher the same
+student is trained believing everything, and with `trust: [agreement]` and `audit`; test differences to the control,
+paired by user, three seeds. Kept in benchmarks/results/methods/noisy.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rows"))
+
+from kept import commit, hardware
+from run import SEEDS, SETS
+
+import distilrec as dr
+from distilrec.evaluation.metrics import evaluate_lists
+from distilrec.evaluation.rank import recommend
+from distilrec.evaluation.significance import compare
+from distilrec.files import write_json
+from distilrec.knowledge.store import KnowledgeStore, StoreWriter
+from methods import COMMON
+
+ROOT = Path(__file__).resolve().parents[2]
+NOISE = {"clean": 0.0, "30 % of another user": 0.3, "all of another user": 1.0}
+STUDENT: dict[str, Any] = {**COMMON, "temperature": 0.3, "losses": {"cross_entropy": 0.5, "kl": 0.5}, "dropout": 0.3}
+CONTROL: dict[str, Any] = {"dropout": 0.5, "weight_decay": 0.1, "learning_rate": 0.01, "epochs": 30}
+BELIEF: dict[str, dict[str, Any]] = {
+    "everything": {}, "agreement": {"trust": ["agreement"]},
+    "agreement and audit": {"trust": ["agreement"], "audit": True},
+}
+
+
+def shuffled(store: KnowledgeStore, share: float, folder: Path, split: Any) -> KnowledgeStore:
+    """The same store in which some users' answers are passed on to one another."""
+    if share == 0:
+        return store
+    rng = np.random.default_rng(0)
+    arrays = store.arrays("response")
+    rows = np.arange(len(arrays["keys"]))
+    some = np.sort(rng.choice(rows, round(share * len(rows)), replace=False))
+    source = rows.copy()
+    source[some] = np.roll(rng.permutation(some), 1)
+    writer = StoreWriter(folder, {**store.manifest["identity"], "shuffled": share})
+    writer.write("response", 0, {"keys": np.asarray(arrays["keys"]), "ids": arrays["ids"][source],
+                                 "logits": arrays["logits"][source]})
+    writer.finish({"response": store.signals["response"]}, {**store.manifest["teacher"], "shuffled": share})
+    return KnowledgeStore(folder, split)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "noisy")
+    options = parser.parse_args()
+    facts = SETS["citeulike"]
+    split = dr.prepare(Path(os.environ["DISTILREC_DATA"]) / facts["data"], split={"method": "given"})
+    teacher = dr.teach("als", split, folder=options.out / "als", metric=facts["metric"], **facts["teachers"]["als"])
+    clean = dr.extract(teacher, split, folder=options.out / "clean", top_k=100)
+
+    def test(model: Any) -> np.ndarray:
+        lists = recommend(model, split, "test", facts["k"])
+        return evaluate_lists(lists, split, "test", [facts["k"]])[facts["metric"]]
+
+    rows = []
+    for noise, share in NOISE.items():
+        store = shuffled(clean, share, options.out / f"store-{share}", split)
+        for belief, how in BELIEF.items():
+            made = [dr.distill("mf", split, store, seed=seed, dim=options.width, metric=facts["metric"],
+                               control_settings=CONTROL, folder=options.out / f"{share}-{belief}" / f"seed-{seed}",
+                               **STUDENT, **how) for seed in SEEDS]
+            ours, theirs = (np.stack([test(m) for m in models]) for models in
+                            ([m.model for m in made], [m.control for m in made]))
+            found = compare(ours, theirs)
+            control = float(np.nanmean(theirs))
+            rows.append({
+                "teacher": noise, "believed": belief, "student": float(np.nanmean(ours)), "control": control,
+                "difference": found.difference, "interval": list(found.interval), "p_value": found.p_value,
+                "lower_end_relative": found.interval[0] / control,
+                "trust": [m.model.training.get("trust") for m in made],
+                "audit": [(m.model.training.get("audit") or {}).get("believed") for m in made],
+            })
+            print(noise, belief, {k: v for k, v in rows[-1].items() if k != "trust"}, flush=True)
+    write_json(ROOT / "benchmarks" / "results" / "methods" / "noisy.json", {
+        "rows": rows, "student": STUDENT, "control": CONTROL, "command": "python benchmarks/methods/noisy.py",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit(), "hardware": hardware(),
+        "seeds": list(SEEDS)})
+
+
+if __name__ == "__main__":
+    main()
