@@ -21,6 +21,7 @@ from distilrec.models import MODELS, model_settings
 from distilrec.models.trained import Trained
 from distilrec.recipe_rank import CONTENT_KEPT
 from distilrec.training.audit import audit as compare
+from distilrec.training.audit import members
 from distilrec.training.finish import finish
 from distilrec.training.train import train
 from distilrec.training.transfer import interpolate
@@ -31,6 +32,7 @@ __all__ = ["SOFT_LABELS", "START", "distill_on_events"]
 
 SOFT_LABELS = {"cross_entropy": 0.2, "kl": 0.8}
 START = ("teacher", "text", "none")
+_ALL, _PART, _NOTHING = "all of it", "what harms nobody", "nothing"  # of a teacher's knowledge, after an audit
 
 
 def distill_on_events(
@@ -52,6 +54,15 @@ def distill_on_events(
         raise RecipeError(problem(f"start {start!r}{nearest(start, START)}", " | ".join(START)))
     if audit and not control:
         raise RecipeError(problem("an audit without a control", "control=True", "it compares the two"))
+    if generations < 1:
+        raise RecipeError(problem(f"{generations} generations", "one or more"))
+    if interpolation and (start != "teacher" or not all(0 < share <= 1 for share in interpolation)):
+        raise RecipeError(problem(f"interpolation {list(interpolation)} with start {start!r}",
+                                  "shares in (0, 1], and start: teacher",
+                                  "only a table that began as the teacher's lies in its space"))
+    if "student" in (chosen or {}) and (generations > 1 or interpolation or audit):
+        raise RecipeError(problem("generations, interpolation or an audit for a student without a validation part",
+                                  "a split with a validation part of its own", "set refit: false"))
     if content is None:
         content = store.vectors("content")
     target = None if folder is None else Path(folder)
@@ -74,11 +85,15 @@ def distill_on_events(
         return trained if not isinstance(known, Trusted) else _with(trained, trust=known.facts())
 
     first = "student-all" if audit else "student"
-    student = taught("generation-0" if generations > 1 or interpolation else first)
+    # trained once more on what has no validation part: what was found on it holds
+    settled = (best.get("student") or {}).get("audit") if audit else None
+    harmed = [group["name"] for group in settled["groups"] if group["harmed"]] if settled else []
+    left_out = members(split, harmed) if settled and settled["believed"] == _PART else None
+    student = taught("generation-0" if generations > 1 or interpolation else first, left_out)
     for number in range(1, generations):
         student = _born_again(student, split, store, target, number, partial(taught, f"generation-{number}"), metric)
     if interpolation:
-        student = _interpolated(student, split, store, start, interpolation, metric, seen)
+        student = _interpolated(student, split, beginning, interpolation, metric, seen)
     if (generations > 1 or interpolation) and target is not None:
         student.save(target / first)
     if not control:
@@ -87,7 +102,8 @@ def distill_on_events(
     shape = {k: v for k, v in (student_settings or {}).items() if k in model_settings(name) and k != "dropout"}
     given = {**settings, **shape, **(control_settings or {})}
     own, own_training = divide(name, given, model_settings(name), seed=seed)
-    own_training = at_least(own_training, steps, split, own, name)
+    # no companion for who learns from nobody
+    own_training = at_least(own_training, steps, split, own, name).model_copy(update={"teacher": "store"})
     plain = dict(control_losses or {"cross_entropy": 1.0})
 
     def without_teacher(role: str, vectors: np.ndarray | None) -> Trained:
@@ -100,16 +116,29 @@ def distill_on_events(
     twin = without_teacher("control", known)
     bare = without_teacher("control-scratch", None) if scratch and known is not None else None
     if audit:
-        found = compare(student, twin, split, metric, seen=seen)
-        tried = {"all of it": student}
-        if found.harmed and not found.left_out.all():
-            tried["what harms nobody"] = taught("student-without-harm", found.left_out)
-        tried["nothing"] = _with(twin, name="student")
-        believed = max(tried, key=lambda one: tried[one].training["valid"][metric])
-        student = _with(tried[believed], audit={**found.facts(), "believed": believed})
+        student = _audited(student, twin, split, metric, seen, settled, partial(taught, "student-without-harm"))
         if target is not None:
             student.save(target / "student")
     return student, twin, split, bare
+
+
+def _audited(
+    student: Trained, twin: Trained, split: Split, metric: str, seen: str, settled: Mapping[str, Any] | None,
+    taught: Callable[[np.ndarray], Trained],
+) -> Trained:
+    """What validates best of a student, of one taught without the users whom the teacher harms, and of the control.
+
+    `settled`: what an audit has found before, on a validation part that is trained on by now.
+    """
+    if settled is not None:
+        return _with(twin if settled["believed"] == _NOTHING else student, name="student", audit=settled)
+    found = compare(student, twin, split, metric, seen=seen)
+    tried = {_ALL: student}
+    if found.harmed and not found.left_out[split.bounds[:, 1] > split.bounds[:, 0]].all():
+        tried[_PART] = taught(found.left_out)
+    tried[_NOTHING] = _with(twin, name="student")
+    believed = max(tried, key=lambda one: tried[one].training["valid"][metric])
+    return _with(tried[believed], audit={**found.facts(), "believed": believed})
 
 
 def _born_again(
@@ -128,13 +157,9 @@ def _born_again(
 
 
 def _interpolated(
-    student: Trained, split: Split, store: KnowledgeStore, start: str, shares: Sequence[float], metric: str, seen: str
+    student: Trained, split: Split, vectors: Any, shares: Sequence[float], metric: str, seen: str
 ) -> Trained:
-    """The student with its item table as near to the teacher's as validates best."""
-    vectors = store.vectors("item_vectors")
-    if start != "teacher" or vectors is None:
-        raise RecipeError(problem(f"interpolation with start {start!r}", "start: teacher",
-                                  "only a table that began as the teacher's lies in its space"))
+    """The student with its item table as near to the teacher's `vectors` [I, E] as validates best."""
     share, found = interpolate(student.model, vectors, shares, lambda model: validate(
         model, split, metric, seen=seen, device=student.device))
     finish(student.model, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -12,7 +13,7 @@ from distilrec.models.trained import Trained
 from distilrec.training.validate import per_user
 from distilrec.types import Split
 
-__all__ = ["Audit", "Group", "audit", "user_groups"]
+__all__ = ["Audit", "Group", "audit", "members", "user_groups"]
 
 _LEAST = 30  # users of a group: fewer prove nothing
 
@@ -71,6 +72,15 @@ def audit(student: Trained, control: Trained, split: Split, metric: str, *, seen
         if harmed:
             left_out |= inside
     return Audit(metric, groups, left_out)
+
+
+def members(split: Split, names: Sequence[str]) -> np.ndarray:
+    """bool [U]: who is in one of these groups."""
+    groups = user_groups(split)
+    out = np.zeros(split.n_users, dtype=bool)
+    for name in names:
+        out |= groups[name]
+    return out
 
 
 def user_groups(split: Split) -> dict[str, np.ndarray]:
