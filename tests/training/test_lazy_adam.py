@@ -120,3 +120,29 @@ def test_what_it_cannot_do_is_said() -> None:
     model = DeepFM([Feature("user", "category", size=5)], [1], dim=2, hidden=[2])
     with pytest.raises(RecipeError, match="gradient_clip"):
         make_optimizer(model, LAZY.model_copy(update={"gradient_clip": 1.0}))
+
+
+@pytest.mark.parametrize("lists", [False, True])  # a table that is read once in a step, and one that is read twice
+def test_a_model_trains_as_with_adamw(lists: bool) -> None:
+    features = [Feature("user", "category", size=30), Feature("item", "category", size=7)]
+    features += [Feature("tags", "list", size=9)] if lists else []
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.stack([torch.randint(size, (200,), generator=generator) for size in (30, 7)], 1)
+    ragged = (torch.randint(-1, 9, (200, 2), generator=generator).sort(1, descending=True).values,) if lists else ()
+    inputs, labels = Inputs(ids, ragged, torch.zeros(200, 0), ()), (ids.sum(1) % 2).float()
+    found = []
+    for name in ("lazy_adam", "adamw"):
+        torch.manual_seed(0)
+        model = DeepFM(features, [1], dim=4, hidden=[8])
+        optimizer = make_optimizer(model, LAZY.model_copy(update={"optimizer": name, "learning_rate": 0.01}))
+        for step in range(60):
+            rows = torch.arange(200).roll(7 * step)[:20]
+            scores = model.train()(inputs.take(rows))["scores"][:, 0]
+            optimizer.zero_grad()
+            torch.nn.functional.binary_cross_entropy_with_logits(scores, labels[rows]).backward()
+            optimizer.step()
+        if isinstance(optimizer, LazyAdam):
+            optimizer.settle()
+        found.append(model.eval()(inputs)["scores"].detach())
+    assert found[1].std() > 0.2
+    torch.testing.assert_close(found[0], found[1], atol=0.1, rtol=0)

@@ -28,7 +28,8 @@ class LazyAdam(torch.optim.AdamW):
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
-        self._current: set[Tensor] = set()  # tables whose rows were brought up to date before this step read them
+        # tables whose rows were brought up to date before this step read them -> the rows, and whose row each place is
+        self._current: dict[Tensor, tuple[Tensor, Tensor] | None] = {}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -39,16 +40,18 @@ class LazyAdam(torch.optim.AdamW):
             table.grad = None
         loss = super().step(closure)
         for group, table, grad in sparse:
-            self._step_rows(group, table, grad.coalesce())
+            self._step_rows(group, table, *self._summed(table, grad))
         self._current.clear()
         return loss
 
     @torch.no_grad()
     def catch_up(self, table: Tensor, places: Tensor) -> None:
         """Make up for the steps that the rows at `places` (int64, any shape) were not seen in."""
-        self._current.add(table)
+        rows, whose = torch.unique(places, return_inverse=True)
         if self.state[table]:
-            self._catch_up(self._group(table), table, torch.unique(places))
+            self._catch_up(self._group(table), table, rows)
+        # read twice in a step, a table has a gradient of more places than these
+        self._current[table] = None if table in self._current else (rows, whose.flatten())
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -61,6 +64,15 @@ class LazyAdam(torch.optim.AdamW):
 
     def _group(self, table: Tensor) -> dict[str, Any]:
         return next(group for group in self.param_groups if any(one is table for one in group["params"]))
+
+    def _summed(self, table: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """(different rows int64 [U], the gradient of each [U, D])."""
+        known = self._current.get(table)
+        if known is None or grad._nnz() != len(known[1]):
+            grad = grad.coalesce()
+            return grad.indices()[0], grad.values()
+        rows, whose = known  # the gradient of one reading is of its places, in their order: no need to sort them again
+        return rows, grad._values().new_zeros((len(rows), grad.shape[1])).index_add_(0, whose, grad._values())
 
     def _catch_up(self, group: dict[str, Any], table: Tensor, rows: Tensor) -> None:
         state, (beta1, beta2), rate, width = self.state[table], group["betas"], group["lr"], table.shape[1]
@@ -77,8 +89,8 @@ class LazyAdam(torch.optim.AdamW):
         last.add_(missed)
         state["rows"].index_copy_(0, rows, held)
 
-    def _step_rows(self, group: dict[str, Any], table: Tensor, grad: Tensor) -> None:
-        rows, g, (n, width) = grad.indices()[0], grad.values(), table.shape
+    def _step_rows(self, group: dict[str, Any], table: Tensor, rows: Tensor, g: Tensor) -> None:
+        n, width = table.shape
         state, (beta1, beta2), rate = self.state[table], group["betas"], group["lr"]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=table.device)
