@@ -19,9 +19,9 @@ NAMES = {"citeulike": "CiteULike, split of Topology Distillation (KDD 2021)", "g
 HEAD = """# Every way to distill, on published splits
 
 Written by `python benchmarks/methods/table.py` from `benchmarks/results/methods/`. Each method gets the same number of
-trials on one seed, then the best of them by validation runs on three seeds. "Beside alone" is the difference to the same
-student without a teacher, which had as many trials, with the 95 % interval of a paired bootstrap over users. Tail: the
-least popular items that hold the last 20 % of train events. What each method computes says [losses.md](losses.md).
+trials on one seed, then the best of them by validation runs on three seeds. "Beside alone" is the difference to the
+same student without a teacher, which had as many trials, with the 95 % interval of a paired bootstrap over users. Tail:
+the least popular items that hold the last 20 % of train events. What each method computes says [losses.md](losses.md).
 """
 
 
