@@ -50,6 +50,8 @@ def main() -> None:
     for seed in options.seeds:  # the teachers are the same, so are the controls
         for part in (f"teachers/seed-{seed}", f"teachers/seed-{seed}.json", f"students/seed-{seed}/control"):
             _copy(plain / part, started / part)
+    for trial in (plain / "students" / "trials").glob("*/control"):
+        _copy(trial, started / trial.relative_to(plain))
     pipeline.run(load_recipe(RECIPE, overrides=[f"seeds={options.seeds}", "student.start=importance",
                                              "evaluate.baselines=[]"]), started)
     split = load_rows(plain / "data")
