@@ -17,8 +17,10 @@ from distilrec.bundle.export import export
 from distilrec.bundle.runtime import load
 from distilrec.errors import BundleError
 from distilrec.evaluation.cost import bundle_parameters
+from distilrec.models.bert4rec import BERT4Rec
 from distilrec.models.gru4rec import GRU4Rec
 from distilrec.models.histories import pad
+from distilrec.models.hstu import HSTU
 from distilrec.models.lightgcn import LightGCN
 from distilrec.models.mf import MatrixFactorization
 from distilrec.models.mult_vae import MultVAE
@@ -37,6 +39,12 @@ STUDENTS = {
     "sasrec, id + content": lambda: SASRec(ITEMS, dim=8, content=CONTENT, content_use="add", max_length=9),
     "sasrec, content only": lambda: SASRec(ITEMS, dim=8, content=CONTENT, content_use="only", max_length=9),
     "gru4rec": lambda: GRU4Rec(ITEMS, dim=8, hidden=10, layers=2, max_length=9),
+    "hstu, wider inside": lambda: HSTU(ITEMS, dim=8, hidden=12, layers=2, max_length=9),
+    "hstu, one event": lambda: HSTU(ITEMS, dim=4, layers=1, max_length=1, bias=True),
+    "bert4rec, wider inside": lambda: BERT4Rec(ITEMS, dim=8, hidden=12, layers=2, max_length=9),
+    "bert4rec, id + content": lambda: BERT4Rec(ITEMS, dim=8, layers=1, content=CONTENT, content_use="add", max_length=9,
+                                               bias=True),
+    "bert4rec, one event": lambda: BERT4Rec(ITEMS, dim=4, layers=1, max_length=1),
     "mf": lambda: MatrixFactorization(ITEMS, n_users=12, dim=8, max_length=9, bias=True),
     "lightgcn": lambda: LightGCN(ITEMS, n_users=12, graph=GRAPH, dim=8, max_length=9, bias=True),
     "lightgcn, id + content": lambda: LightGCN(ITEMS, n_users=12, graph=GRAPH, dim=8, max_length=9, content=CONTENT,

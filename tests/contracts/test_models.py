@@ -19,10 +19,13 @@ from distilrec.models.item_knn import ItemKNN
 from distilrec.models.items import CONTENT_USES, ItemTable
 from distilrec.models.trained import Trained, create
 from distilrec.training.train import train
+from distilrec.training.validate import validate_ranker
 from distilrec.types import Histories, Ranker, Split
 
 SMALL = {"dim": 16, "dropout": 0.1, "max_length": 8}
 SEQUENCE = [name for name in MODELS if model_class(name).needs_history]
+CLOZE = [name for name in SEQUENCE if getattr(model_class(name), "cloze", False)]
+ALONG = [name for name in SEQUENCE if name not in CLOZE]  # an answer after each event
 BY_USER = [name for name in MODELS if model_class(name).uses_users]
 
 
@@ -156,7 +159,7 @@ def test_a_description_that_is_cut_off_is_named(board: Split, tmp_path: Path) ->
             Trained.load(tmp_path, board)
 
 
-@pytest.mark.parametrize("name", SEQUENCE)
+@pytest.mark.parametrize("name", ALONG)
 def test_last_is_query_at_the_last_position_for_every_length(name: str, board: Split) -> None:
     model = fresh(name, board)
     for length in range(1, 9):
@@ -175,7 +178,10 @@ def test_last_agrees_for_other_depths_and_a_wider_inside(name: str, layers: int,
         layers = 2
     model = fresh(name, board, layers=layers, hidden=24)
     items, lengths = padded(board, [[1, 2, 3, 4], [7], [5, 6]])
-    expected = model.query(items, lengths)[torch.arange(3), lengths - 1]
+    if name in CLOZE:
+        expected = model.query(model.masked(items, lengths), lengths + 1)[torch.arange(3), lengths]
+    else:
+        expected = model.query(items, lengths)[torch.arange(3), lengths - 1]
     torch.testing.assert_close(model.last(items, lengths), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -192,7 +198,7 @@ def test_more_padding_on_the_right_changes_nothing(name: str, board: Split) -> N
         torch.testing.assert_close(model.query(short, lengths), model.query(wide, lengths)[:, :3], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", SEQUENCE)
+@pytest.mark.parametrize("name", ALONG)
 def test_a_later_item_never_changes_an_earlier_query(name: str, board: Split) -> None:
     model = fresh(name, board)
     one, lengths = padded(board, [[1, 2, 3, 4, 5, 6]])
@@ -201,6 +207,76 @@ def test_a_later_item_never_changes_an_earlier_query(name: str, board: Split) ->
     torch.testing.assert_close(before[:4], after[:4], atol=1e-6, rtol=1e-5)
     assert (before[4] - after[4]).abs().max() > 1e-3
     assert (before[5] - after[5]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", CLOZE)
+def test_last_is_query_at_a_mask_behind_the_history_for_every_length(name: str, board: Split) -> None:
+    model = fresh(name, board)
+    for length in range(1, 9):
+        sequence = np.random.default_rng(length).integers(0, board.n_items, length).tolist()
+        items, lengths = padded(board, [sequence, [3]])
+        by_hand = torch.full((2, length + 1), board.n_items)
+        by_hand[0] = torch.tensor([*sequence, board.n_items + 1])
+        by_hand[1, :2] = torch.tensor([3, board.n_items + 1])
+        assert torch.equal(model.masked(items, lengths), by_hand)
+        expected = model.query(by_hand, lengths + 1)[torch.arange(2), lengths]
+        torch.testing.assert_close(model.last(items, lengths), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CLOZE)
+def test_a_gap_is_filled_from_both_sides(name: str, board: Split) -> None:
+    model, gap = fresh(name, board), board.n_items + 1
+    one, lengths = torch.tensor([[1, 2, gap, 4, 5, 6]]), torch.tensor([6])
+    for changed in (0, 1, 3, 5):
+        other = one.clone()
+        other[0, changed] = 9
+        assert (model.query(one, lengths) - model.query(other, lengths))[0, 2].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", CLOZE)
+def test_a_model_that_fills_gaps_has_no_answers_along_a_history(name: str, trained: dict[str, Ranker]) -> None:
+    model: Any = trained[name]
+    assert model.step_scores is None
+    assert model.step_vectors is None
+
+
+@pytest.mark.parametrize("name", [name for name in SEQUENCE if hasattr(model_class(name), "attention")])
+def test_attention_is_a_share_of_what_stands_in_the_history(name: str, board: Split) -> None:
+    model = Trained("x", fresh(name, board), name, {}, board.digest)
+    looks = model.attention(Histories.of([[1, 2, 3], [4], [], list(range(12))]))
+    assert looks.shape == (4, 8)
+    assert (looks >= 0).all()
+    np.testing.assert_allclose(looks[[0, 1, 3]].sum(1), 1.0, atol=1e-5)
+    assert (looks[0, 3:] == 0).all()
+    assert looks[1, 0] == pytest.approx(1.0, abs=1e-6)
+    assert np.ptp(looks[3]) > 1e-3
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_sensitivity_is_the_change_of_the_score_with_the_weight_of_an_event(name: str, board: Split) -> None:
+    net = fresh(name, board)
+    found = Trained("x", net, name, {}, board.digest).sensitivity(Histories.of([[1, 2, 3]]), np.array([7]))
+    items, lengths = padded(board, [[1, 2, 3]])
+    for back in range(3):
+        scores = []
+        for factor in (1.01, 0.99):
+            scale = torch.ones(1, 4 if name in CLOZE else 3, 1)
+            scale[0, 2 - back] = factor
+            handle = net.table.register_forward_hook(lambda _m, _i, out, scale=scale: out * scale)
+            with torch.no_grad():
+                scores.append(float((net.last(items, lengths) * net.item_vectors()[7]).sum()))
+            handle.remove()
+        assert found[0, back] == pytest.approx((scores[0] - scores[1]) / 0.02, rel=0.02, abs=2e-3)
+    assert (found[0, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_a_short_training_beats_popularity(name: str) -> None:
+    split = walk_split()
+    done = train(name, split, SMALL, quick(epochs=40 if name in CLOZE else 12))
+    popular = validate_ranker(model_class("popularity").fit(split), split, "ndcg@10")
+    assert popular is not None
+    assert done.training["valid"]["ndcg@10"] > 2 * popular
 
 
 @pytest.mark.parametrize("name", SEQUENCE)

@@ -1,7 +1,8 @@
 """Models, one file each. A model does not know whether it is teacher or student.
 
 `MODELS` maps the name used in a recipe to the class. TRAINED ones are torch modules with the sequence-model contract
-(`query`, `last`, `item_vectors`, `item_bias`); BASELINES are fitted in one pass and only score. Both can teach.
+(`query`, `last`, `item_vectors`, `item_bias`; one with `cloze = True` fills gaps instead of going along, see
+models.bert4rec); BASELINES are fitted in one pass and only score. Both can teach.
 ROW_MODELS answer the pointwise tasks: `forward(Inputs) -> {"scores": [B, O], "hidden": [B, H] where there is one}`
 (and "shared", what all heads read, where that is not `hidden`: heads are balanced there)
 and a parameter `output_bias` [O], which training may set to what the labels are on average.
@@ -23,6 +24,8 @@ __all__ = [
 MODELS = {
     "sasrec": "distilrec.models.sasrec:SASRec",
     "gru4rec": "distilrec.models.gru4rec:GRU4Rec",
+    "hstu": "distilrec.models.hstu:HSTU",
+    "bert4rec": "distilrec.models.bert4rec:BERT4Rec",
     "mf": "distilrec.models.mf:MatrixFactorization",
     "lightgcn": "distilrec.models.lightgcn:LightGCN",
     "mult_vae": "distilrec.models.mult_vae:MultVAE",

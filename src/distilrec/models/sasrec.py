@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from distilrec.errors import TrainingError, problem
 from distilrec.models.items import ItemTable
 
-__all__ = ["SASRec"]
+__all__ = ["Block", "SASRec", "start_as_rotation"]
 
 
 class SASRec(nn.Module):
@@ -57,13 +57,7 @@ class SASRec(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, feedforward) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        if width != dim:
-            # The way in and the way out start as one rotation and its inverse, so that a history still resembles
-            # its items in the table's own space; with two unrelated projections text in the table is lost.
-            with torch.no_grad():
-                enter, leave = self.enter.get_parameter("weight"), self.leave.get_parameter("weight")
-                nn.init.orthogonal_(enter)
-                leave.copy_(enter.T)
+        start_as_rotation(self.enter, self.leave)
 
     def query(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:
         """[B, L] padded items -> [B, L, D], one query vector after each event. Padding on the right needs no mask
@@ -115,6 +109,15 @@ class SASRec(nn.Module):
         return self.dropout(self.enter(self.table(items)) + self.positions[: items.shape[1]])
 
 
+@torch.no_grad()
+def start_as_rotation(enter: nn.Module, leave: nn.Module) -> None:
+    """Let the way in and the way out, where there are such, start as one rotation and its inverse, so that a history
+    still resembles its items in the table's own space; with two unrelated projections text in the table is lost."""
+    if isinstance(enter, nn.Linear) and isinstance(leave, nn.Linear):
+        nn.init.orthogonal_(enter.weight)
+        leave.weight.copy_(enter.weight.T)
+
+
 class Block(nn.Module):
     """One transformer layer, norm first."""
 
@@ -128,10 +131,13 @@ class Block(nn.Module):
         self.grow, self.shrink = nn.Linear(width, inner), nn.Linear(inner, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """[B, L, H]; each position sees itself and those before it, or all that are `visible` [B, L]."""
         q, k, v = (self._split(part) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         drop = self.rate if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=drop)
+        # spelled out for every query: ONNX's attention does not spread a mask of one row
+        mask = None if visible is None else visible[:, None, None, :].expand(-1, -1, x.shape[1], -1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=drop)
         return self._finish(x, mixed)
 
     def at(self, state: Tensor, x: Tensor, visible: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,18 +81,47 @@ class Trained:
             out[rows] = (scores if bias is None else scores + bias).mul(self.score_scale).cpu().numpy()
         return out
 
+    @torch.inference_mode()
+    def pair_scorer(self) -> Callable[[Histories, np.ndarray], np.ndarray]:
+        """(Histories, items int [B, n], -1 for none) -> float32 [B, n], as `scores` but of these items only; the item
+        table is computed here, once."""
+        table, bias = self.item_vectors(), self.model.item_bias()
+        of_item = np.zeros(len(table), np.float32) if bias is None else bias.detach().float().cpu().numpy()
+
+        def scored(histories: Histories, items: np.ndarray) -> np.ndarray:
+            rows = np.maximum(items, 0)
+            scores = np.einsum("bd,bnd->bn", self.vectors(histories), table[rows])
+            return (scores + of_item[rows]) * np.float32(self.score_scale)
+
+        return scored
+
     @property
     def per_user(self) -> bool:
         """Whether all decisions of a user get one answer."""
         return not self.model.needs_history and self.model.uses_users
 
-    @torch.inference_mode()
-    def step_scores(self, histories: Histories) -> np.ndarray:
-        """float32 [sum of lengths, I]: the answer after each event of each history, in one pass over the history.
+    @property
+    def cloze(self) -> bool:
+        """Whether the model fills gaps: it answers at a mask behind a whole history, not along it."""
+        return bool(getattr(self.model, "cloze", False))
+
+    @property
+    def step_scores(self) -> Any:
+        """Histories -> float32 [sum of lengths, I]: the answer after each event of each history, in one pass over the
+        history; None for a model that fills gaps.
 
         A history longer than the model's is read in windows that overlap by half, so that every answer beyond the
         first window still sees at least half of `max_length` events.
         """
+        return None if self.cloze else self._step_scores
+
+    @property
+    def step_vectors(self) -> Any:
+        """Histories -> float32 [sum of lengths, D]: as `step_scores`, the query vectors themselves."""
+        return None if self.cloze else self._step_vectors
+
+    @torch.inference_mode()
+    def _step_scores(self, histories: Histories) -> np.ndarray:
         if self.per_user:
             return np.repeat(self.scores(histories), histories.lengths, axis=0)
         if not self.model.needs_history:
@@ -105,8 +135,7 @@ class Trained:
         return self._in_steps(histories, self.model.n_items, scored)
 
     @torch.inference_mode()
-    def step_vectors(self, histories: Histories) -> np.ndarray:
-        """float32 [sum of lengths, D]: as `step_scores`, the query vectors themselves."""
+    def _step_vectors(self, histories: Histories) -> np.ndarray:
         if self.per_user:
             return np.repeat(self.vectors(histories), histories.lengths, axis=0)
         if not self.model.needs_history:
@@ -138,8 +167,8 @@ class Trained:
 
     @torch.inference_mode()
     def _attention(self, histories: Histories) -> np.ndarray:
-        items, lengths = self._padded(histories)
-        return self._back(self.model.eval().attention(items, lengths, (lengths - 1).clamp(min=0)), lengths)
+        items, lengths, at, events = self._asked(histories)
+        return self._back(self.model.eval().attention(items, lengths, at), events)
 
     @property
     def sensitivity(self) -> Any:
@@ -148,16 +177,20 @@ class Trained:
         return self._sensitivity if self.model.needs_history else None
 
     def _sensitivity(self, histories: Histories, best: np.ndarray) -> np.ndarray:
-        items, lengths = self._padded(histories)
+        items, lengths, at, events = self._asked(histories)
         target = torch.as_tensor(best, device=self.device).long()
-        return self._back(sensitivity(self.model.eval(), items, lengths, (lengths - 1).clamp(min=0), target), lengths)
+        return self._back(sensitivity(self.model.eval(), items, lengths, at, target), events)
 
-    def _padded(self, histories: Histories) -> tuple[torch.Tensor, torch.Tensor]:
-        items, lengths = pad(histories, self.model.max_length, self.model.n_items)
-        return torch.as_tensor(items, device=self.device), torch.as_tensor(lengths, device=self.device)
+    def _asked(self, histories: Histories) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(items [B, L], their numbers [B], the position that answers [B], numbers of events [B])."""
+        items, lengths = (torch.as_tensor(a, device=self.device)
+                          for a in pad(histories, self.model.max_length, self.model.n_items))
+        if self.cloze:
+            return self.model.masked(items, lengths), lengths + 1, lengths, lengths
+        return items, lengths, (lengths - 1).clamp(min=0), lengths
 
     def _back(self, values: torch.Tensor, lengths: torch.Tensor) -> np.ndarray:
-        """[B, L] by position -> [B, max_length] by steps back."""
+        """[B, L] by position -> [B, max_length] by steps back from the last of `lengths` events."""
         place = lengths[:, None] - 1 - torch.arange(self.model.max_length, device=values.device)
         back = torch.where(place >= 0, values.gather(1, place.clamp(min=0)), 0.0)
         return back.detach().float().cpu().numpy()
