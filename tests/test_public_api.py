@@ -32,7 +32,7 @@ def test_a_module_with_public_names_says_which_it_exports(name: str) -> None:
 
 
 def test_the_promised_face() -> None:
-    promised = {"prepare", "teach", "extract", "distill", "export", "evaluate", "load"}
+    promised = {"prepare", "teach", "extract", "distill", "export", "evaluate", "load", "blend", "extend"}
     assert promised <= set(distilrec.__all__)
     assert promised <= set(dir(distilrec))
 

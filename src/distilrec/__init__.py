@@ -21,7 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distilrec.api import Student, distill, evaluate, export, extract, teach
+    from distilrec.api import Student, blend, distill, evaluate, export, extend, extract, teach
     from distilrec.bundle.row_runtime import RowBundle
     from distilrec.bundle.runtime import Bundle, load
     from distilrec.data import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from distilrec.evaluation.contest import Report
+    from distilrec.evaluation.fusion import cascade, fuse
     from distilrec.knowledge.store import KnowledgeStore
     from distilrec.training.settings import TrainSettings
 
@@ -51,18 +52,19 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bundle", "BundleError", "DataError", "DistilrecError", "KnowledgeError", "KnowledgeStore", "MissingExtraError",
-    "RecipeError", "Report", "RowBundle", "Student", "TrainSettings", "TrainingError", "__version__", "distill",
-    "evaluate", "export", "extract", "load", "load_rows", "load_split", "prepare", "prepare_rows", "save_rows",
-    "save_split", "shop_table", "simulate_shop", "teach",
+    "RecipeError", "Report", "RowBundle", "Student", "TrainSettings", "TrainingError", "__version__", "blend",
+    "cascade", "distill", "evaluate", "export", "extend", "extract", "fuse", "load", "load_rows", "load_split",
+    "prepare", "prepare_rows", "save_rows", "save_split", "shop_table", "simulate_shop", "teach",
 ]
 
 _HOME = {
-    **dict.fromkeys(("Student", "distill", "evaluate", "export", "extract", "teach"), "api"),
+    **dict.fromkeys(("Student", "blend", "distill", "evaluate", "export", "extend", "extract", "teach"), "api"),
     **dict.fromkeys(("Bundle", "load"), "bundle.runtime"),
     **dict.fromkeys(("load_rows", "load_split", "prepare", "prepare_rows", "save_rows", "save_split", "shop_table",
                      "simulate_shop"), "data"),
     **dict.fromkeys(("BundleError", "DataError", "DistilrecError", "KnowledgeError", "MissingExtraError", "RecipeError",
                      "TrainingError"), "errors"),
+    **dict.fromkeys(("cascade", "fuse"), "evaluation.fusion"),
     "Report": "evaluation.contest", "RowBundle": "bundle.row_runtime", "KnowledgeStore": "knowledge.store",
     "TrainSettings": "training.settings",
 }

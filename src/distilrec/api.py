@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from distilrec.api_rows import (
 )
 from distilrec.api_shared import divide, trained_facts
 from distilrec.errors import DataError, RecipeError, nearest, problem
-from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.evaluation.contest import Contestant, Report, contest, together
+from distilrec.knowledge.blend import blend as blend_stores
+from distilrec.knowledge.extend import extend as extend_store
 from distilrec.knowledge.extract import extract as extract_knowledge
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models import MODELS, model_class, model_settings
@@ -33,7 +35,10 @@ from distilrec.training.train import train
 from distilrec.types import Ranker, Split
 from distilrec.types_rows import Predictor, RowSplit
 
-__all__ = ["BASELINES", "Student", "distill", "evaluate", "export", "extract", "fit_baseline", "item_content", "teach"]
+__all__ = [
+    "BASELINES", "Student", "blend", "distill", "evaluate", "export", "extend", "extract", "fit_baseline",
+    "item_content", "teach",
+]
 
 BASELINES = ("popularity", "item_knn")
 
@@ -148,6 +153,31 @@ def extract(
                              top_k=top_k, content=content, temperature=temperature, signals=signals)
 
 
+def blend(
+    stores: Sequence[KnowledgeStore], split: Split, *, weights: Literal["equal", "agreement"] = "agreement",
+    top_k: int | None = None, folder: str | Path | None = None,
+) -> KnowledgeStore:
+    """Several teachers' stores of one split as one, each weighed per user and per item; see knowledge.blend.
+
+    Without a `folder` as `extract`.
+    """
+    target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))
+    return blend_stores(stores, split, target, weights=weights, top_k=top_k)
+
+
+def extend(
+    store: KnowledgeStore, old: Split, teacher: Ranker, new: Split, *, content: np.ndarray | None = None,
+    folder: str | Path | None = None,
+) -> KnowledgeStore:
+    """The store of `old` carried over to `new`, which has more interactions: what was asked before is copied, only the
+    rest is asked; see knowledge.extend. `manifest["teacher"]` tells how many decisions were `copied` and `asked`.
+
+    Without a `folder` as `extract`.
+    """
+    target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="distilrec-knowledge-"))
+    return extend_store(store, old, teacher, new, target, content=content)[0]
+
+
 def distill(
     name: str, split: Split | RowSplit, knowledge: KnowledgeStore, *, losses: Mapping[str, float] | None = None,
     start: str | None = None, content: np.ndarray | None = None, control: bool = True,
@@ -238,7 +268,8 @@ def export(
 def evaluate(
     split: Split | RowSplit, *, teacher: Any = None, student: Any = None, control: Any = None,
     baselines: Sequence[str] | None = None, metric: str | None = None, k: Sequence[int] = (10, 20),
-    seen: str = "drop", candidates: Any = "full", slices: Sequence[str] = (),
+    seen: str = "drop", candidates: Any = "full", slices: Sequence[str] = (), fusion: Sequence[str] = (),
+    cascade: Sequence[int] = (),
 ) -> Report:
     """Measure teacher, student, control and baselines on the test part under one protocol.
 
@@ -248,8 +279,10 @@ def evaluate(
         control: needed for a verdict in every other case.
         baselines: names; by default popularity and item-kNN, on rows the base rate and a logistic regression.
         slices: on rows, raw columns whose values get a row of their own.
+        fusion: "weighted", "rrf", "learned": teacher and student as one (see evaluation.fusion).
+        cascade: depths at which the teacher re-ranks what the student retrieves.
     """
-    contestants = []
+    contestants: list[Contestant] = []
     origin = getattr(student, "origin", None)
     whole = student if isinstance(student, Student) else origin
     scratch = whole.scratch if isinstance(whole, Student) else None
@@ -270,6 +303,11 @@ def evaluate(
         contestants.append(Contestant("control", "control", [control], **trained_facts([control])))
     if scratch is not None:
         contestants.append(Contestant("control-scratch", "control", [scratch], **trained_facts([scratch])))
+    if fusion or cascade:
+        if teacher is None or student is None:
+            raise DataError(problem("fusion or cascade of one model", "teacher and student"))
+        contestants += together([(teacher, student)], fusion, cascade, metric=metric, seen=seen,
+                                learn_from=[(teacher, student, split)])
     named = BASELINES if baselines is None else baselines
     contestants += [Contestant(name, "baseline", [fit_baseline(name, split)]) for name in named]
     model = whole.model if isinstance(whole, Student) else student

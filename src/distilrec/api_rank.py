@@ -48,21 +48,7 @@ def distill_on_events(
     Raises:
         RecipeError, KnowledgeError: what is asked for is unknown, or the store does not hold it.
     """
-    if name not in MODELS:
-        raise RecipeError(problem(f"student {name!r} is unknown{nearest(name, MODELS)}", ", ".join(MODELS)))
-    if start not in START:
-        raise RecipeError(problem(f"start {start!r}{nearest(start, START)}", " | ".join(START)))
-    if audit and not control:
-        raise RecipeError(problem("an audit without a control", "control=True", "it compares the two"))
-    if generations < 1:
-        raise RecipeError(problem(f"{generations} generations", "one or more"))
-    if interpolation and (start != "teacher" or not all(0 < share <= 1 for share in interpolation)):
-        raise RecipeError(problem(f"interpolation {list(interpolation)} with start {start!r}",
-                                  "shares in (0, 1], and start: teacher",
-                                  "only a table that began as the teacher's lies in its space"))
-    if "student" in (chosen or {}) and (generations > 1 or interpolation or audit):
-        raise RecipeError(problem("generations, interpolation or an audit for a student without a validation part",
-                                  "a split with a validation part of its own", "set refit: false"))
+    _check(name, start, control, audit, generations, interpolation, chosen)
     if content is None:
         content = store.vectors("content")
     target = None if folder is None else Path(folder)
@@ -139,6 +125,27 @@ def _audited(
     tried[_NOTHING] = _with(twin, name="student")
     believed = max(tried, key=lambda one: tried[one].training["valid"][metric])
     return _with(tried[believed], audit={**found.facts(), "believed": believed})
+
+
+def _check(
+    name: str, start: str, control: bool, audit: bool, generations: int, interpolation: Sequence[float], chosen: Any
+) -> None:
+    """Raises RecipeError for what cannot be, before anything is trained."""
+    if name not in MODELS:
+        raise RecipeError(problem(f"student {name!r} is unknown{nearest(name, MODELS)}", ", ".join(MODELS)))
+    if start not in START:
+        raise RecipeError(problem(f"start {start!r}{nearest(start, START)}", " | ".join(START)))
+    if audit and not control:
+        raise RecipeError(problem("an audit without a control", "control=True", "it compares the two"))
+    if generations < 1:
+        raise RecipeError(problem(f"{generations} generations", "one or more"))
+    if interpolation and (start != "teacher" or not all(0 < share <= 1 for share in interpolation)):
+        raise RecipeError(problem(f"interpolation {list(interpolation)} with start {start!r}",
+                                  "shares in (0, 1], and start: teacher",
+                                  "only a table that began as the teacher's lies in its space"))
+    if "student" in (chosen or {}) and (generations > 1 or interpolation or audit):
+        raise RecipeError(problem("generations, interpolation or an audit for a student without a validation part",
+                                  "a split with a validation part of its own", "set refit: false"))
 
 
 def _born_again(

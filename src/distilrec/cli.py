@@ -230,7 +230,7 @@ def compare(
 
 @app.command()
 def methods() -> None:
-    """The models, teachers and losses that a recipe can name."""
+    """The models, teachers, losses, rules and starts that a recipe can name."""
     from distilrec.cli_views import print_methods
 
     print_methods()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,36 +66,69 @@ def print_next(recipe: Recipe, out: Path, console: Console | None = None) -> Non
 
 
 def print_methods(console: Console | None = None) -> None:
-    """Models, teachers and losses with the first sentence of their documentation. Loads none of them."""
-    from distilrec.losses import HARD, LOSSES, ROW_HARD, ROW_LOSSES
+    """Models, teachers, losses, rules and starts with the first sentence of their documentation and the knowledge that
+    they need. Loads no torch."""
+    from distilrec.losses import HARD, LOSSES, ROW_HARD, ROW_LOSSES, SOFT
     from distilrec.models import BASELINES, MODELS, ROW_BASELINES, ROW_MODELS
     from distilrec.teachers import ROW_TEACHERS, TEACHERS
 
     halves = {
-        "rank": (MODELS, BASELINES, TEACHERS, LOSSES, HARD),
-        "predict, tag": (ROW_MODELS, ROW_BASELINES, ROW_TEACHERS, ROW_LOSSES, tuple(ROW_HARD)),
+        "rank": (MODELS, BASELINES, TEACHERS, LOSSES, {**SOFT, **dict.fromkeys(HARD, "labels")}),
+        "predict, tag": (ROW_MODELS, ROW_BASELINES, ROW_TEACHERS, ROW_LOSSES, dict.fromkeys(ROW_HARD, "labels")),
     }
-    for task, (models, baselines, teachers, losses, hard) in halves.items():
+    for task, (models, baselines, teachers, losses, needs) in halves.items():
         table = Table(title=f"task: {task}", title_justify="left")
-        for name in ("kind", "name", "what it is"):
-            table.add_column(name, no_wrap=name != "what it is")
-        for kind, entries in (("model", models), ("baseline", baselines), ("teacher", teachers), ("loss", losses)):
+        for name in ("kind", "name", "what it is", "needs"):
+            table.add_column(name, no_wrap=name in ("kind", "name"))
+        for kind, entries in (("model", models), ("baseline", baselines), ("teacher", teachers)):
             for name, place in entries.items():
-                shown = kind if kind != "loss" else "loss on labels" if name in hard else "loss on knowledge"
-                table.add_row(shown, name, escape(first_sentence(place)))
+                table.add_row(kind, name, escape(first_sentence(place)))
             table.add_section()
+        for name, place in losses.items():
+            need = needs.get(name, "hidden" if name == "hint" else "response")
+            table.add_row("loss on labels" if need == "labels" else "loss on knowledge", name,
+                          escape(first_sentence(place)), need)
+        if task == "rank":
+            table.add_section()
+            for key, name, place, need in _ways():
+                table.add_row(key, name, escape(first_sentence(place)), need)
         (console or Console()).print(table)
 
 
+def _ways() -> Iterator[tuple[str, str, str, str]]:
+    """(the key in a recipe, its value or the key within its section, where it is documented, what it needs)."""
+    from distilrec.knowledge.trust import RULES
+
+    for name, rule in RULES.items():
+        yield "student.trust", name, f"{rule.__module__}:{rule.__name__}", "response"
+    yield "train.weighting", "consistency", "distilrec.training.weighting:consistency", "response"
+    yield "train.weighting", "curriculum", "distilrec.training.weighting:self_paced", "any of the soft losses"
+    yield "student", "own_temperature", "distilrec.knowledge.trust:own_temperature", "response"
+    yield "student", "audit", "distilrec.training.audit:audit", "a validation part"
+    yield "knowledge.weights", "mean", "distilrec.teachers.ensemble:Ensemble", "several teachers"
+    for name in ("equal", "agreement"):
+        yield "knowledge.weights", name, "distilrec.knowledge.blend:blend", "several teachers"
+    yield "train.teacher", "average", "distilrec.training.live:follow", "no store"
+    yield "train.teacher", "peer", "distilrec.training.live", "no store"
+    yield "student", "generations", "distilrec.api_rank:_born_again", "as its losses"
+    yield "student.start", "teacher", "distilrec.models.items:ItemTable.set_vectors", "item vectors of the teacher"
+    yield "student.start", "text", "distilrec.models.items:ItemTable.set_vectors", "item texts"
+    yield "student.layers", "teacher", "distilrec.training.transfer:copy_layers", "a teacher trained here"
+    yield "student", "interpolation", "distilrec.training.transfer:interpolate", "item vectors of the teacher"
+
+
 def first_sentence(place: str) -> str:
-    """The first sentence of the docstring at "package.module:name", read from the source without loading it."""
+    """The first sentence of the docstring at "package.module:name" or "package.module:Class.method", read from the
+    source without loading it; of the module where there is no such name."""
     module, _, name = place.partition(":")
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
         return ""
     tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
     kinds = (ast.ClassDef, ast.FunctionDef)
-    node = next((n for n in tree.body if isinstance(n, kinds) and n.name == name), None)
+    node: Any = tree
+    for part in name.split("."):
+        node = next((n for n in getattr(node, "body", ()) if isinstance(n, kinds) and n.name == part), None)
     text = (ast.get_docstring(node) if node else None) or ast.get_docstring(tree) or ""
     paragraph = " ".join(text.split("\n\n")[0].split())
     return paragraph.split(". ")[0].removesuffix(".") + "."
@@ -151,7 +184,9 @@ def _with_notes(name: str, document: Mapping[str, Any], notes: Sequence[str]) ->
 def _teacher(recipe: Recipe) -> str:
     teacher = recipe.teacher
     if teacher.members:
-        return "the mean of " + ", ".join(_model(one) for one in teacher.members)
+        how = recipe.knowledge.weights
+        begin = "the mean of " if how == "mean" else f"a blend, weights: {how}, of "
+        return begin + ", ".join(_model(one) for one in teacher.members)
     if teacher.path is not None:
         return f"{teacher.model}: {teacher.path}"
     return (f"{teacher.copies} x " if teacher.copies > 1 else "") + _model(teacher)

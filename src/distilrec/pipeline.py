@@ -31,7 +31,7 @@ from distilrec import __version__, api, stages_rank, stages_rows
 from distilrec.bundle.config import is_whole, seal
 from distilrec.data import load_rows, load_split, save_rows, save_split
 from distilrec.data.split import CARVED, REFIT, whole_train
-from distilrec.errors import KnowledgeError, problem
+from distilrec.errors import KnowledgeError, RecipeError, problem
 from distilrec.evaluation.card import render_card
 from distilrec.evaluation.contest import Report
 from distilrec.evaluation.report import read_report
@@ -82,9 +82,20 @@ def _staged(name: str, recipe: Recipe, out: Path, split: AnySplit, say: Say) -> 
     """One stage; where validation was carved from train, models choose there and are trained again on all of train."""
     if recipe.refit and isinstance(split, Split) and split.method == CARVED:
         if name in ("teach", "extract", "distill"):
+            _check_refit(recipe)
             STAGES[name](recipe, out / CHOOSING, split, say=lambda line: say(f"{CHOOSING}: {line}"))
         split = whole_train(split)
     return STAGES[name](recipe, out, split, say=say)
+
+
+def _check_refit(recipe: Recipe) -> None:
+    """Raises RecipeError for choices by validation that a second training on all of train cannot repeat."""
+    own = recipe.student
+    asked = {"generations": own.generations > 1, "interpolation": own.interpolation, "audit": own.audit}
+    for key, given in asked.items():
+        if given:
+            raise RecipeError(problem(f"student.{key} where validation is carved from train and trained on in the end",
+                                      "a split with a validation part of its own", "set refit: false"))
 
 
 def stage_prepare(recipe: Recipe, out: Path, *, say: Say = print) -> AnySplit:
@@ -134,9 +145,9 @@ def stage_extract(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = prin
     stores = []
     with _idle("extract", out / "knowledge", say):
         for seed in recipe.seeds:
-            manifest = out / "knowledge" / f"seed-{seed}" / "manifest.json"
-            if manifest.exists() and read_object(manifest, {"schema": int}).get("split_digest") != split.digest:
-                manifest.unlink()  # this run's own store, of data that have changed: made anew
+            for manifest in sorted((out / "knowledge" / f"seed-{seed}").rglob("manifest.json")):
+                if read_object(manifest, {"schema": int}).get("split_digest") != split.digest:
+                    manifest.unlink()  # this run's own store, of data that have changed: made anew
             stores.append(stages_of(recipe).extract(recipe, out, split, seed))
     for store in stores:
         size = sum(entry["bytes"] for entry in store.manifest["signals"].values())

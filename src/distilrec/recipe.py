@@ -117,6 +117,7 @@ class Control(Section):
 class KnowledgeSettings(Section):
     top_k: Positive = 100
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    weights: Literal["mean", "equal", "agreement"] = "mean"  # rank: of several teachers; see knowledge.blend
     signals: list[str] = []  # rank: query, attention, gradient; those that student.losses need come by themselves
     hidden: bool = False  # predict, tag: also the teacher's last hidden layer, for the loss `hint`
     folds: Annotated[int, Field(ge=0)] = 0  # predict, tag: soft labels by copies that did not see the row (0: off)
@@ -139,6 +140,8 @@ class Evaluate(Section):
     seen: Literal["drop", "keep"] = "drop"
     candidates: Literal["full"] | dict[Literal["sampled"], Positive] = "full"
     baselines: list[str] = ["popularity", "item_knn"]
+    fusion: list[str] = []  # rank: of teacher and student: weighted, rrf, learned
+    cascade: list[Positive] = []  # rank: depths at which the teacher re-ranks what the student retrieves
     slices: list[str] = []  # predict, tag: columns whose values get a row of their own in the report
 
 

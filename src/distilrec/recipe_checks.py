@@ -33,7 +33,10 @@ OF_ROWS = (
 OF_RANKING = (
     "data.layout", "data.items", "data.users", "data.text", "data.clean", "text", "knowledge.top_k",
     "knowledge.temperature", "control.scratch", "evaluate.k", "evaluate.seen", "evaluate.candidates",
-    "student.layers", "refit",
+    "evaluate.fusion", "evaluate.cascade",
+    "student.layers", "refit", "knowledge.weights", "knowledge.signals", "student.trust", "student.own_temperature",
+    "student.interpolation", "student.generations", "student.audit", "student.train.balance", "student.train.weighting",
+    "student.train.teacher", "student.train.decay", "student.train.experts",
 )
 
 

@@ -34,6 +34,7 @@ def rank_faults(recipe: Recipe) -> Iterator[Fault]:
     from distilrec.data.layouts import LAYOUTS
     from distilrec.data.rows import ROLES
     from distilrec.data.split import METHODS
+    from distilrec.evaluation.fusion import FUSIONS
     from distilrec.knowledge.inner import INNER
     from distilrec.knowledge.trust import RULES
     from distilrec.losses import HARD, LOSSES
@@ -65,6 +66,14 @@ def rank_faults(recipe: Recipe) -> Iterator[Fault]:
         yield from named(("control", "losses", loss), loss, HARD)
     for index, name in enumerate(recipe.evaluate.baselines):
         yield from named(("evaluate", "baselines", str(index)), name, BASELINES)
+    for index, name in enumerate(recipe.evaluate.fusion):
+        yield from named(("evaluate", "fusion", str(index)), name, FUSIONS)
+    for key in ("fusion", "cascade"):
+        given = getattr(recipe.evaluate, key)
+        if len(set(given)) < len(given):
+            yield ("evaluate", key), str(given), "each once"
+        if given and recipe.evaluate.candidates != "full":
+            yield ("evaluate", key), f"{given} with sampled candidates", "candidates: full"
     metric, _, cut = recipe.evaluate.metric.partition("@")
     yield from named(("evaluate", "metric"), metric, SELECTION_METRICS)
     if not cut.isdigit() or int(cut) not in recipe.evaluate.k:
@@ -109,6 +118,7 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
         if one.model in ("file", *_fitted()) and one.train != TrainSettings():
             kind = "a file is read" if one.model == "file" else f"{one.model} is fitted in one pass"
             yield (*place, "train"), "settings of training", f"none, for {kind} and not trained"
+    yield from _weighed(recipe)
     if teacher.members and teacher.copies > 1:
         yield ("teacher", "copies"), repr(teacher.copies), "members or copies, not both"
     if recipe.student.start == "teacher" and not any(_has_vectors(one.model) for _, one in _taught_by(teacher)):
@@ -121,6 +131,24 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
     if teacher.copies > 1:
         yield ("teacher", "copies"), repr(teacher.copies), "1: a file cannot be trained again"
     yield from file_teacher_faults(teacher.settings)
+
+
+def _weighed(recipe: Recipe) -> Iterator[Fault]:
+    """What weights of several teachers need: several, of whom nothing but the answers and vectors is asked."""
+    from distilrec.losses import SOFT
+
+    place, how = ("knowledge", "weights"), recipe.knowledge.weights
+    if how == "mean":
+        return
+    if len(recipe.teacher.members) < 2 and recipe.teacher.copies < 2:
+        yield place, f"{how!r} with one teacher", "mean, or teacher.members, or teacher.copies above 1"
+    for name in recipe.knowledge.signals:
+        yield (("knowledge", "signals"), f"{name!r} with weights: {how}",
+               "none, for such teachers share their answers only")
+    for loss in recipe.student.losses:
+        if SOFT.get(loss, "response") != "response":
+            yield (("student", "losses", loss), f"{loss!r} with knowledge.weights: {how}",
+                   "losses of answers, such as kl, for such teachers share their answers only")
 
 
 def _taught_by(teacher: TeacherSection) -> list[tuple[Place, ModelSection]]:
@@ -207,6 +235,9 @@ def _layers(recipe: Recipe, architecture: str, defaults: Mapping[str, Any]) -> I
     from distilrec.training.transfer import copy_layers
 
     place, student = ("student", "layers"), recipe.student
+    if recipe.teacher.members:
+        yield place, "'teacher', of which there are several", "none, or one teacher"
+        return
     if architecture not in MODELS:
         yield place, f"'teacher', which is of the model {architecture!r}", "none, or a teacher that is trained here"
         return

@@ -11,10 +11,10 @@ import numpy as np
 from distilrec import api
 from distilrec.api_shared import trained_facts
 from distilrec.bundle.runtime import load
-from distilrec.data import prepare, simulate_shop
+from distilrec.data import load_split, prepare, simulate_shop
 from distilrec.data.split import REFIT
 from distilrec.errors import DataError, problem
-from distilrec.evaluation.contest import Contestant, Report, contest
+from distilrec.evaluation.contest import Contestant, Report, contest, together
 from distilrec.files import read_object
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.losses import SOFT
@@ -67,10 +67,14 @@ def extract(recipe: Recipe, out: Path, split: Split, seed: int) -> KnowledgeStor
     """What the teacher of one seed knows, written down."""
     known = recipe.knowledge
     signals = {*known.signals, *(SOFT[name] for name in recipe.student.losses if name in SOFT)}
-    return api.extract(teacher_of(recipe, out, split, seed), split, top_k=known.top_k,
-                       folder=out / "knowledge" / f"seed-{seed}", content=content_of(recipe, split),
-                       temperature=known.temperature,
-                       signals=sorted(signals))
+    teacher, folder = teacher_of(recipe, out, split, seed), out / "knowledge" / f"seed-{seed}"
+    how: dict[str, Any] = {"top_k": known.top_k, "content": content_of(recipe, split), "signals": sorted(signals),
+                           "temperature": known.temperature}
+    if known.weights == "mean" or not isinstance(teacher, Ensemble):
+        return api.extract(teacher, split, folder=folder, **how)
+    stores = [api.extract(member, split, folder=folder / f"member-{i}", **how)
+              for i, member in enumerate(teacher.members)]
+    return api.blend(stores, split, weights=known.weights, top_k=known.top_k, folder=folder)
 
 
 def distill(
@@ -142,4 +146,24 @@ def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
         exported = recipe.evaluate.candidates == "full"
         chosen.append(Contestant(role, role.partition("-")[0], served if exported else models, timed=served[0],
                                  **trained_facts(models)))
+    chosen += _together(recipe, out, split, teachers)
     return chosen + [Contestant(n, "baseline", [api.fit_baseline(n, split)]) for n in recipe.evaluate.baselines]
+
+
+def _together(recipe: Recipe, out: Path, split: Split, teachers: list[Ranker]) -> list[Contestant]:
+    """Teacher and served student as one. Where validation was carved from train, the models of then choose weights."""
+    settings = recipe.evaluate
+    if not settings.fusion and not settings.cascade:
+        return []
+    learn_from: list[Any] = []
+    if "learned" in settings.fusion:
+        refit = split.method == REFIT
+        place, then = (out / CHOOSING, load_split(out / "data")) if refit else (out, split)
+        for seed, teacher in zip(recipe.seeds, teachers, strict=True):
+            folder = place / "students" / f"seed-{seed}" / "student"
+            learn_from.append((teacher_of(recipe, place, then, seed) if refit else teacher,
+                               Trained.load(folder, then), then))
+    pairs = [(teacher, load(out / "students" / f"seed-{seed}" / "student.bundle"))
+             for seed, teacher in zip(recipe.seeds, teachers, strict=True)]
+    return together(pairs, settings.fusion, settings.cascade, metric=settings.metric, seen=settings.seen,
+                    learn_from=learn_from)

@@ -11,7 +11,7 @@ import numpy as np
 from distilrec import numerics
 from distilrec.errors import KnowledgeError, problem
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
-from distilrec.knowledge.trust import agreement
+from distilrec.knowledge.trust import RULED_OUT, agreement
 from distilrec.progress import track
 from distilrec.types import Signal, Split
 
@@ -29,7 +29,8 @@ def blend(
     """Write the store of a mixture: p(i | decision) = sum over teachers m of w_m(user, i) p_m(i | decision).
 
     Every teacher's answers are first brought to a common sharpness (one temperature each, so that the median entropies
-    of their lists agree): none wins by shouting. An item outside a teacher's list has no probability from it.
+    of their lists agree): none wins by shouting. An item outside a teacher's list has no probability from it; what all
+    of them leave outside their lists, on the average, is left outside this one.
 
     Args:
         stores: of one split; each with a response. If any is by event, so is the result; a teacher that knows users
@@ -64,6 +65,9 @@ def blend(
             return found
         (folder / "manifest.json").unlink()
     scales = _scales(stores)
+    # the answers of one that only scores a list say nothing of the rest of the catalog, nor does a mixture with them
+    space: Literal["logit", "score"] = \
+        "logit" if all(s.signals["response"].space == "logit" for s in stores) else "score"
     of_user, of_item = _weights(stores, split, weights)
     writer = StoreWriter(folder, identity)
     parts = -(-len(keys) // part_rows)
@@ -77,7 +81,7 @@ def blend(
                                                 "logits": logits.astype(np.float16)})
             progress.advance(1)
     name = "+".join(str(store.manifest["teacher"]["name"]) for store in stores)
-    signals = {"response": Signal("response", "response", keyed, space="logit", teacher=name, width=kept)}
+    signals = {"response": Signal("response", "response", keyed, space=space, teacher=name, width=kept)}
     for signal, table in (("item_vectors", _side_by_side(stores)), ("content", _first(stores, "content"))):
         if table is not None:
             signals[signal] = Signal(signal, "vector", "item", teacher=name, width=table.shape[1])
@@ -94,12 +98,15 @@ def _mixed(
     """(ids int32 [n, K], log-probabilities float32 [n, K]) of the mixture, best first."""
     users = keys if by_user else stores[0].users_of(keys)
     wide_ids, wide_p = [], []
+    held = np.zeros(len(users), dtype=np.float32)  # of all probability, by these lists
     for m, store in enumerate(stores):
         arrays = store.arrays("response")
         rows = store.rows("response", keys if not by_user else len(split.items) + keys)
         ids = arrays["ids"][rows].astype(np.int64)
         logits = arrays["logits"][rows].astype(np.float32)
         p = np.exp(numerics.log_softmax(logits / scales[m]))
+        held += of_user[m, users] * (np.exp(logits).sum(1).clip(max=1) if store.signals["response"].space == "logit"
+                                     else 1)
         wide_ids.append(ids)
         wide_p.append(p * of_user[m, users][:, None] * of_item[m, ids])
     ids, p = np.concatenate(wide_ids, 1), np.concatenate(wide_p, 1)
@@ -111,8 +118,10 @@ def _mixed(
     summed = np.zeros(p.size, dtype=np.float32)
     summed[runs] = np.add.reduceat(p.ravel(), runs)
     total = summed.reshape(p.shape)
-    place, best = numerics.top_k(total, kept)
-    return np.take_along_axis(ids, place, 1).astype(np.int32), _logs(best / total.sum(1, keepdims=True))
+    share = total * (held / total.sum(1))[:, None]
+    # never the same item twice, not even where the list has to be filled up with items without any probability
+    place, best = numerics.top_k(np.where(new, share, -np.inf), kept)
+    return np.take_along_axis(ids, place, 1).astype(np.int32), _logs(best)
 
 
 def _weights(stores: Sequence[KnowledgeStore], split: Split, how: str) -> tuple[np.ndarray, np.ndarray]:
@@ -138,18 +147,22 @@ def _shares(table: np.ndarray) -> np.ndarray:
 
 def _found(store: KnowledgeStore, split: Split, owner: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """float64 [G]: of the train events of each popularity group, the share that some list of the user holds."""
-    listed = np.unique(np.concatenate([
-        np.unique(owner[a : a + 4096, None].astype(np.int64) * split.n_items
-                  + store.arrays("response")["ids"][a : a + 4096].astype(np.int64))
-        for a in range(0, len(owner), 4096)]))
     users, items, _ = split.events("train")
-    hit = np.isin(users.astype(np.int64) * split.n_items + items, listed)
-    of = groups[items]
+    pairs, place = np.unique(users.astype(np.int64) * split.n_items + items, return_inverse=True)
+    listed, arrays = np.zeros(len(pairs), dtype=bool), store.arrays("response")
+    for a in range(0, len(owner), 4096):
+        rows = slice(a, a + 4096)
+        named = owner[rows, None].astype(np.int64) * split.n_items + arrays["ids"][rows].astype(np.int64)
+        named = named[arrays["logits"][rows] > RULED_OUT]
+        at = np.minimum(np.searchsorted(pairs, named), len(pairs) - 1)
+        listed[at[pairs[at] == named]] = True
+    hit, of = listed[place], groups[items]
     return np.bincount(of, hit, minlength=_GROUPS) / np.maximum(np.bincount(of, minlength=_GROUPS), 1)
 
 
 def _scales(stores: Sequence[KnowledgeStore]) -> list[float]:
-    """A temperature for each store at which the median entropies of all agree with their mean."""
+    """A temperature for each store at which the median entropies of all agree with their mean; 1 for lists that are
+    too short, or too sure of a single item, to get there."""
     samples = []
     for store in stores:
         logits = store.arrays("response")["logits"]
@@ -159,6 +172,9 @@ def _scales(stores: Sequence[KnowledgeStore]) -> list[float]:
     out = []
     for sample in samples:
         low, high = 1 / 64, 64.0
+        if not _entropy(sample, low) < goal < _entropy(sample, high):
+            out.append(1.0)
+            continue
         for _ in range(40):
             middle = float(np.sqrt(low * high))
             low, high = (low, middle) if _entropy(sample, middle) > goal else (middle, high)
@@ -172,7 +188,7 @@ def _entropy(logits: np.ndarray, temperature: float) -> float:
 
 
 def _logs(p: np.ndarray) -> np.ndarray:
-    return np.maximum(np.log(np.maximum(p, 1e-30)), -60_000.0).astype(np.float32)
+    return np.where(p > 0, np.log(np.maximum(p, 1e-30)), -60_000.0).astype(np.float32)  # 0: ruled out by all
 
 
 def _side_by_side(stores: Sequence[KnowledgeStore]) -> np.ndarray | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from distilrec.errors import KnowledgeError, problem
 from distilrec.files import digest_arrays
-from distilrec.knowledge.extract import decisions, respond
+from distilrec.knowledge.extract import decisions, item_vectors_of, respond
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
@@ -41,7 +41,26 @@ class Elder:
 
     @property
     def digest(self) -> str:
-        return digest_arrays(str(getattr(self.teacher, "digest", "")), self._item)
+        """Empty, which is no digest, where the teacher has none."""
+        own = getattr(self.teacher, "digest", None)
+        return digest_arrays(str(own), self._item, self._user) if own else ""
+
+    @property
+    def has_vectors(self) -> bool:
+        return item_vectors_of(self.teacher) is not None
+
+    def item_vectors(self) -> np.ndarray:
+        """float32 [I, D], zeros for items that the teacher does not know.
+
+        Raises:
+            KnowledgeError: it has none.
+        """
+        then = item_vectors_of(self.teacher)
+        if then is None:
+            raise KnowledgeError(problem(f"the teacher {self.name!r} has no item vectors", do="use its answers alone"))
+        out = np.zeros((len(self._item), then.shape[1]), dtype=np.float32)
+        out[self._known] = then[self._item[self._known]]
+        return out
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
@@ -66,18 +85,21 @@ class Elder:
 
 
 def extend(
-    store: KnowledgeStore, old: Split, teacher: Ranker, new: Split, folder: Path,
+    store: KnowledgeStore, old: Split, teacher: Ranker, new: Split, folder: Path, *, content: np.ndarray | None = None,
 ) -> tuple[KnowledgeStore, int]:
     """(the store of the newer split, how many of its decisions were copied).
 
     A decision is the same one if the same user (by key) has the same history (by item keys) before it. Its answer is
     copied with the ids of the newer split; an item that did not exist then is simply not in it. All others are asked.
+    Answers and item vectors go on; query vectors, attention and gradients do not.
 
     Args:
         store: of `old`, with a response by event.
         teacher: who answers for the new decisions: trained on `old` (see `Elder`), or on `new`.
+        content: float32 [I, C] of the items of `new`, kept as in `extract`.
     Raises:
-        KnowledgeError: a store of another split, or one that is kept by user: that is extracted again in no time.
+        KnowledgeError: a store of another split, one that is kept by user (that is extracted again in no time), or a
+            teacher that scores neither the items of the old split nor those of the new.
     """
     if store.manifest["split_digest"] != old.digest:
         raise KnowledgeError(problem(f"the store {store.folder} is of another split than the one it is extended from",
@@ -86,9 +108,16 @@ def extend(
     if signal.key != "event":
         raise KnowledgeError(problem(f"the store {store.folder} is kept by {signal.key}", "answers by event",
                                      "run `distilrec extract` on the new data: one answer per user is quickly asked"))
-    asked = teacher if _answers(teacher) in (None, new.n_items) else Elder(teacher, old, new)
+    moved = _places(old.dataset.item_keys, new.dataset.item_keys)
+    if (moved < 0).any():
+        raise KnowledgeError(problem(f"{int((moved < 0).sum())} items of the old data are not in the new",
+                                     "the old items and perhaps more", "keep the item table, or extract anew"))
+    asked = _in_new_ids(teacher, store, old, new)
+    temperature = float(store.manifest["identity"].get("temperature", 1.0))
     identity = {"dataset_digest": new.dataset.digest, "split_digest": new.digest, "extends": store.digest,
-                "teacher_digest": getattr(asked, "digest", None) or secrets.token_hex(16), "top_k": signal.width}
+                "teacher_digest": getattr(asked, "digest", None) or secrets.token_hex(16), "top_k": signal.width,
+                "temperature": temperature,
+                "content": None if content is None else digest_arrays(np.ascontiguousarray(content))}
     if (folder / "manifest.json").exists():
         found = KnowledgeStore(folder, new)
         if found.manifest["identity"] == identity:
@@ -100,10 +129,7 @@ def extend(
     copied = np.flatnonzero(place >= 0)
     writer = StoreWriter(folder, identity)
     small = np.uint16 if new.n_items <= 65_536 else np.int32
-    arrays, moved = store.arrays("response"), _places(old.dataset.item_keys, new.dataset.item_keys)
-    if (moved < 0).any():
-        raise KnowledgeError(problem(f"{int((moved < 0).sum())} items of the old data are not in the new",
-                                     "the old items and perhaps more", "keep the item table, or extract anew"))
+    arrays = store.arrays("response")
     rows = store.rows("response", then_keys[place[copied]])
     if len(copied) and not writer.has("response", 0):
         ids = moved[arrays["ids"][rows].astype(np.int64)].astype(small)
@@ -115,20 +141,35 @@ def extend(
         for part in range(parts):
             some = order[part * _ROWS : (part + 1) * _ROWS]
             if not writer.has("response", part + 1):
-                ids, logits = respond(asked, new, users[some], start[some], stop[some], signal.width, 1.0)
+                ids, logits = respond(asked, new, users[some], start[some], stop[some], signal.width,
+                                      temperature)
                 writer.write("response", part + 1, {"keys": keys[some], "ids": ids.astype(small),
                                                     "logits": logits.astype(np.float16)})
             progress.advance(1)
-    writer.finish({"response": Signal("response", "response", "event", space="logit", teacher=teacher.name,
-                                      width=signal.width)},
+    signals = {"response": Signal("response", "response", "event", space=signal.space, teacher=teacher.name,
+                                  width=signal.width)}
+    for name, table in (("item_vectors", item_vectors_of(asked)), ("content", content)):
+        if table is not None:
+            signals[name] = Signal(name, "vector", "item", teacher=teacher.name, width=table.shape[1])
+            writer.write(name, 0, {"keys": np.arange(len(table), dtype=np.int64),
+                                   "values": np.asarray(table, dtype=np.float32)})
+    writer.finish(signals,
                   {"name": teacher.name, "parameters": teacher.parameters, "copied": len(copied),
                    "asked": len(fresh)})
     return KnowledgeStore(folder, new), len(copied)
 
 
-def _answers(teacher: Any) -> int | None:
-    """I of a teacher that says so."""
-    return getattr(getattr(teacher, "model", None), "n_items", None)
+def _in_new_ids(teacher: Any, store: KnowledgeStore, old: Split, new: Split) -> Ranker:
+    """The teacher, or its Elder if it speaks in the ids of the old split: told by how many items it scores, and where
+    both splits have the same ones (users may still differ) by its digests."""
+    width = teacher.scores(Histories.of([new.items[:0]])).shape[1]
+    if width not in (old.n_items, new.n_items):
+        raise KnowledgeError(problem(f"the teacher {teacher.name!r} scores {width} items",
+                                     f"the {old.n_items} of the old split or the {new.n_items} of the new"))
+    known = getattr(teacher, "digest", None)
+    of_old = getattr(teacher, "split_digest", None) == old.digest or \
+        (bool(known) and known == store.manifest["identity"].get("teacher_digest"))
+    return Elder(teacher, old, new) if width != new.n_items or (old.n_items == new.n_items and of_old) else teacher
 
 
 def _places(keys: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
 
-__all__ = ["decisions", "extract", "open_key", "respond", "top_log_probabilities"]
+__all__ = ["decisions", "extract", "item_vectors_of", "open_key", "respond", "top_log_probabilities"]
 
 _SCORES = 2**25  # that a teacher is asked for at once: 128 MB, or one row where the catalog is larger still
 _ROWS = 512  # histories of one call: more are not faster
@@ -105,7 +105,7 @@ def extract(
     # A sparse file's scores have no partition over the catalog: only their shape within the list is knowledge.
     space: Literal["logit", "score"] = "score" if listed else "logit"
     found = {"response": Signal("response", "response", keyed, space=space, teacher=teacher.name, width=top_k)}
-    for name, vectors in (("item_vectors", _item_vectors(teacher)), ("content", content)):
+    for name, vectors in (("item_vectors", item_vectors_of(teacher)), ("content", content)):
         if vectors is not None:
             found[name] = Signal(name, "vector", "item", teacher=teacher.name, width=vectors.shape[1])
             if not writer.has(name, 0):
@@ -177,7 +177,7 @@ def _respond_in_steps(
     budget = max(1, _SCORES // split.n_items)  # answers of one call
     for members in _groups(lengths, budget):
         rows = np.arange(first[members[0]], last[members[-1]])
-        if lengths[members].sum() > budget:
+        if lengths[members].sum() > budget or (stop[rows] == start[rows]).any():  # an empty history has no step
             ids[rows], logits[rows] = _respond(teacher, split, users[rows], start[rows], stop[rows], top_k, temperature)
             continue
         histories = _histories(split, users[first[members]], start[first[members]], stop[last[members] - 1])
@@ -235,7 +235,7 @@ def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1
     return ids, logits
 
 
-def _item_vectors(teacher: Any) -> np.ndarray | None:
+def item_vectors_of(teacher: Any) -> np.ndarray | None:
     """[I, D] if the teacher has vectors; a file of scores and an ensemble of such have none."""
     has = hasattr(teacher, "item_vectors") and getattr(teacher, "has_vectors", True)
     return teacher.item_vectors() if has else None

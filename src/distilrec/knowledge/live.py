@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from distilrec.knowledge.extract import respond
+from distilrec.knowledge.extract import item_vectors_of, respond
 from distilrec.types import Ranker, Signal, Split
 
 __all__ = ["LiveTeacher"]
@@ -25,22 +27,28 @@ class LiveTeacher:
     """
 
     def __init__(self, teacher: Ranker, split: Split, *, top_k: int = 100, temperature: float = 1.0) -> None:
-        self.teacher, self.split = teacher, split
+        self.split = split
+        self.replace(teacher)
         self.top_k, self.temperature = min(top_k, split.n_items), temperature
 
     def replace(self, teacher: Ranker) -> None:
         """From the next batch on, another teacher answers: soft labels are refreshed without starting over."""
-        self.teacher = teacher
+        told: Any = teacher
+        self.teacher = told
+        # where it has no digest, nothing says that it is the same as before
+        self._digest = getattr(told, "digest", None) or secrets.token_hex(16)
+        # as in a store: the scores of a file's list are no probabilities of the catalog
+        self._listed = getattr(told, "keyed", "event") == "user"
 
     @property
     def signals(self) -> Mapping[str, Signal]:
-        return {"response": Signal("response", "response", "event", space="logit", teacher=self.teacher.name,
-                                   width=self.top_k)}
+        return {"response": Signal("response", "response", "event", space="score" if self._listed else "logit",
+                                   teacher=self.teacher.name, width=self.top_k)}
 
     @property
     def digest(self) -> str:
         """Of the teacher that answers now; a checkpoint of a run with another one is refused."""
-        return f"live-{getattr(self.teacher, 'digest', '')}-{self.top_k}-{self.temperature}"
+        return f"live-{self._digest}-{self.top_k}-{self.temperature}"
 
     def batch(self, keys: np.ndarray) -> dict[str, np.ndarray]:
         """As `types.Knowledge.batch` lays down."""
@@ -52,10 +60,9 @@ class LiveTeacher:
         ids, logits = respond(self.teacher, split, users[order].astype(np.int32), split.bounds[users[order], 0],
                               stop[order], self.top_k, self.temperature)
         back = np.argsort(order)
-        return {"response": logits[back], "response.ids": ids[back],
-                "response.mass": np.exp(logits[back]).sum(1).clip(max=1.0)}
+        out = {"response": logits[back], "response.ids": ids[back]}
+        return out if self._listed else {**out, "response.mass": np.exp(logits[back]).sum(1).clip(max=1.0)}
 
     def vectors(self, name: str) -> np.ndarray | None:
         """The teacher's item vectors, if it has any."""
-        told = getattr(self.teacher, "item_vectors", None)
-        return told() if name == "item_vectors" and told is not None else None
+        return item_vectors_of(self.teacher) if name == "item_vectors" else None

@@ -16,9 +16,9 @@ from distilrec.files import digest_arrays
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.types import Signal, Split
 
-__all__ = ["RULES", "Trusted", "agreement", "confidence", "label_gate", "own_temperature"]
+__all__ = ["RULED_OUT", "RULES", "Trusted", "agreement", "confidence", "label_gate", "own_temperature"]
 
-_RULED_OUT = -50_000.0  # below it stands what only fills up a list (see extract.top_log_probabilities)
+RULED_OUT = -50_000.0  # below it stands what only fills up a list (see extract.top_log_probabilities)
 _GATE = 20  # of a list: how far down the true item may stand
 _BLOCK = 16_384  # decisions looked at together
 
@@ -196,7 +196,7 @@ def _labeled(keys: np.ndarray, store: KnowledgeStore, split: Split) -> np.ndarra
 def _listed(store: KnowledgeStore, rows: np.ndarray) -> np.ndarray:
     """int64 [n, K]: the items that the lists of some rows name, -1 for what the teacher rules out."""
     _, logits, ids = _response(store)
-    return np.where(logits[rows] > _RULED_OUT, ids[rows].astype(np.int64), -1)
+    return np.where(logits[rows] > RULED_OUT, ids[rows].astype(np.int64), -1)
 
 
 def _ranks(store: KnowledgeStore, lists: np.ndarray, rows: np.ndarray, split: Split) -> np.ndarray:

@@ -94,13 +94,11 @@ def taught_of(
     knowledge: Knowledge | None, split: Split, losses: Mapping[str, float], device: str
 ) -> tuple[Taught, int]:
     """(what the losses need of a teacher beyond single decisions, width of its query vectors or 0)."""
-    if knowledge is None:
-        return Taught(), 0
     on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
     popularity = on(popularity_groups(split.train_counts, POPULARITY_GROUPS)) if "grouped_kl" in losses else None
     vector = [name for name in ("hint", "relation_distance", "relation_angle", "full_topology", "hierarchical_topology")
               if name in losses]
-    if not vector:
+    if not vector or knowledge is None:
         return Taught(popularity=popularity), 0
     keys = decisions(split)[0]
     rng = np.random.default_rng(0)

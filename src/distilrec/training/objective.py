@@ -96,6 +96,7 @@ def objective(
                     on(batch.positions[chosen]), on(batch.keys[chosen] >= n_events), [])
     weight_of = None if step is None else _trust(step, settings)
     total, values = q.new_zeros(()), {}
+    both = any(name in SOFT for name in losses) and any(name not in SOFT for name in losses)
     for name, weight in losses.items():
         if name in SOFT and step is not None:
             term, of = soft_term(name, step)
@@ -106,7 +107,8 @@ def objective(
             term, mask = (scores.hard(name, settings), on(batch.labeled)) if labels is None else \
                 (scores.hard_by_owner(name, settings, *labels[:2]), labels[2])
             mean = torch.where(mask, term, 0.0).sum() / mask.sum().clamp(min=1)
-        total = total + settings.share(name in SOFT, done) * weight * mean
+        share = settings.share(name in SOFT, done) if both else 1.0  # a control has nothing to balance
+        total = total + share * weight * mean
         values[name] = mean.detach()
     if getattr(net, "penalty", None) is not None:  # what the model itself wants, e.g. to stay near a prior
         total, values["penalty"] = total + net.penalty, net.penalty.detach()
