@@ -30,6 +30,7 @@ __all__ = [
     "Histories",
     "Interactions",
     "Knowledge",
+    "Lister",
     "Part",
     "Ranker",
     "Recommendations",
@@ -302,12 +303,17 @@ class Ranker(Protocol):
 
 
 @runtime_checkable
-class Bundle(Protocol):
+class Lister(Protocol):
+    """Anything that gives lists: bundles, fusions, cascades."""
+
+    def recommend_ids(self, histories: Histories, exclude: Histories, k: int) -> Recommendations: ...
+
+
+@runtime_checkable
+class Bundle(Lister, Protocol):
     """A served student: external keys in, external keys out; needs no torch."""
 
     def recommend(self, history: list[str], k: int = 10) -> Any: ...
-
-    def recommend_ids(self, histories: Histories, exclude: Histories, k: int) -> Recommendations: ...
 
 
 @dataclass(frozen=True, eq=False)

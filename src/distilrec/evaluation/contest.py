@@ -12,6 +12,7 @@ import numpy as np
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.card import write_card
 from distilrec.evaluation.cost import bundle_bytes, bundle_parameters, latency
+from distilrec.evaluation.fusion import Fusion, cascade, fuse, learn_weights
 from distilrec.evaluation.html import write_html
 from distilrec.evaluation.metrics import evaluate_lists
 from distilrec.evaluation.rank import recommend, recommend_bundle
@@ -24,9 +25,11 @@ from distilrec.evaluation.report import (
 from distilrec.evaluation.schema import write_report
 from distilrec.evaluation.terminal import print_report
 from distilrec.progress import track
-from distilrec.types import Bundle, Ranker, Recommendations, Split
+from distilrec.types import Lister, Ranker, Recommendations, Split
 
-__all__ = ["Contestant", "Report", "contest"]
+__all__ = ["Contestant", "Report", "contest", "together"]
+
+_REQUESTS = 200  # of what asks the teacher too: it is slow, and its latency need not be known to the microsecond
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +38,12 @@ class Contestant:
 
     name: str
     role: str
-    instances: Sequence[Ranker | Bundle]
+    instances: Sequence[Ranker | Lister]
     valid: Mapping[str, Sequence[float]] = field(default_factory=dict)
     train_seconds: float | None = None
     curves: Sequence[Mapping[str, Any]] = ()
-    timed: Bundle | None = None  # what latency is measured on where the instances are not bundles
+    timed: Lister | None = None  # what latency is measured on where the instances are rankers
+    requests: int | None = None  # that latency is measured with; None: as many as for the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,27 @@ class Report:
         return {**files, "report": write_report(self.document, out / "report.json")}
 
 
+def together(
+    pairs: Sequence[tuple[Any, Any]], fusion: Sequence[str], depths: Sequence[int], *, metric: str, seen: str,
+    learn_from: Sequence[tuple[Any, Any, Split]] = (),
+) -> list[Contestant]:
+    """Teacher and student as one, in each of the ways of fusion.FUSIONS and as a cascade of each depth.
+
+    pairs: (teacher, student), one for each seed.
+    learn_from: for each seed teacher, student and the split whose validation part chooses the weights of the learned
+        fusion by `metric`.
+    """
+    chosen = []
+    for method in fusion:
+        weights = [None if method != "learned" else learn_weights((teacher, student), split, metric=metric, seen=seen)
+                   for teacher, student, split in learn_from] or [None] * len(pairs)
+        how = "weighted" if method == "learned" and learn_from else method
+        chosen.append(Contestant(f"fusion-{method}", "fusion", requests=_REQUESTS, instances=[
+            fuse(pair, how, weights=w, name=f"fusion-{method}") for pair, w in zip(pairs, weights, strict=True)]))
+    return chosen + [Contestant(f"cascade-{depth}", "fusion", requests=_REQUESTS, instances=[
+        cascade(student, teacher, depth, name=f"cascade-{depth}") for teacher, student in pairs]) for depth in depths]
+
+
 def contest(
     contestants: Sequence[Contestant], split: Split, *, metric: str = "ndcg@10", k: Sequence[int] = (10, 20),
     seen: str = "drop", candidates: Any = "full", seeds: Sequence[int] = (0,),
@@ -102,8 +127,15 @@ def contest(
                 "k": list(k), "seen": seen}
     return Report(build_report(
         task="rank", recipe=recipe, dataset=dataset_facts(split), protocol=protocol, models=results, metric=metric,
-        lineage={"split_digest": split.digest, **(lineage or {})},
+        lineage={"split_digest": split.digest, **(lineage or {}), **_weights(contestants)},
     ))
+
+
+def _weights(contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """What each source counts for in a learned fusion, teacher first, by seed."""
+    found = {c.name: [one.weights.tolist() for one in c.instances if isinstance(one, Fusion)]
+             for c in contestants if c.name == "fusion-learned"}
+    return {"fusion_weights": found} if found else {}
 
 
 def _result(
@@ -127,7 +159,7 @@ def _result(
         parameters=bundle_parameters(path) if path is not None else _parameters(one.instances[0]),
         bytes=bundle_bytes(path) if path is not None else None,
         train_seconds=one.train_seconds, curves=one.curves,
-        latency_ms=None if served is None else latency(served, split, k=10, requests=requests),
+        latency_ms=None if served is None else latency(served, split, k=10, requests=one.requests or requests),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from distilrec.errors import BundleError, DataError, MissingExtraError, problem
-from distilrec.types import Bundle, Histories, Part, Split
+from distilrec.types import Histories, Lister, Part, Split
 from distilrec.types_rows import RowSplit
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def bundle_parameters(folder: str | Path) -> int:
 
 
 def latency(
-    bundle: Bundle,
+    bundle: Lister,
     split: Split,
     *,
     part: Part = "test",

@@ -12,7 +12,7 @@ import numpy as np
 
 from distilrec.errors import DataError, problem
 from distilrec.numerics import block_rows, top_k
-from distilrec.types import Bundle, Examples, Histories, Part, Ranker, Recommendations, Split
+from distilrec.types import Examples, Histories, Lister, Part, Ranker, Recommendations, Split
 
 __all__ = ["Candidates", "Seen", "recommend", "recommend_bundle", "sample_candidates"]
 
@@ -110,9 +110,10 @@ def sample_candidates(split: Split, queries: Examples, n: int, seed: int) -> np.
 
 
 def recommend_bundle(
-    bundle: Bundle, split: Split, part: Part, k: int, *, seen: Seen = "drop", batch_size: int = 256
+    bundle: Lister, split: Split, part: Part, k: int, *, seen: Seen = "drop", batch_size: int = 256
 ) -> Recommendations:
-    """Like `recommend`, but asks the exported bundle, the thing that is served. Full catalog only."""
+    """Like `recommend`, but asks the exported bundle, which is what is served, or what answers like one. Full catalog
+    only."""
     _check_options(seen, "full", 1)
     queries = split.queries(part)
     nothing = np.empty(0, dtype=np.int32)
