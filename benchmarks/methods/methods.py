@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["COMMON", "METHODS", "Method"]
 
 COMMON: dict[str, Any] = {
-    "epochs": 15, "batch_size": 256, "learning_rate": 0.03, "schedule": "cosine", "negatives": 2048,
+    "epochs": 20, "batch_size": 256, "learning_rate": 0.03, "schedule": "cosine", "negatives": 2048,
     "evaluate_every": 5, "patience": 3, "start": "none",
 }
 HARD = "cross_entropy"
@@ -26,20 +26,21 @@ class Method:
 
 
 def mixed(loss: str, weights: tuple[float, ...] = (0.5, 0.9), temperatures: tuple[float, ...] = (0.3, 1.0),
-          dropouts: tuple[float, ...] = (0.0, 0.3), **more: Any) -> list[dict[str, Any]]:
-    """Weight of the soft term x temperature x dropout."""
-    return [{"losses": _share(loss, w), "temperature": t, "dropout": d, **more}
-            for w, t, d in product(weights, temperatures, dropouts)]
+          decays: tuple[float, ...] = (0.0, 0.1), **more: Any) -> list[dict[str, Any]]:
+    """Weight of the soft term x temperature x weight decay."""
+    return [{"losses": _share(loss, w), "temperature": t, "weight_decay": d, **more}
+            for w, t, d in product(weights, temperatures, decays)]
 
 
 def weighted(loss: str, weights: tuple[float, ...] = (0.3, 0.6, 0.9, 1.0), **more: Any) -> list[dict[str, Any]]:
-    """Weight of a soft term without temperature x dropout."""
-    return [{"losses": _share(loss, w), "dropout": d, **more} for w, d in product(weights, (0.0, 0.3))]
+    """Weight of a soft term without temperature x weight decay."""
+    return [{"losses": _share(loss, w), "weight_decay": d, **more} for w, d in product(weights, (0.0, 0.1))]
 
 
 def beside(loss: str, weights: tuple[float, ...], **more: Any) -> list[dict[str, Any]]:
-    """A term of another scale on top of the plain loss x dropout."""
-    return [{"losses": {HARD: 1.0, loss: w}, "dropout": d, **more} for w, d in product(weights, (0.0, 0.3))]
+    """A term of another scale on top of the plain loss x weight decay; as long as the plain loss alone needs."""
+    return [{"losses": {HARD: 1.0, loss: w}, "weight_decay": d, "epochs": 40, **more}
+            for w, d in product(weights, (0.1, 0.2))]
 
 
 def _share(loss: str, weight: float) -> dict[str, float]:
@@ -47,16 +48,15 @@ def _share(loss: str, weight: float) -> dict[str, float]:
 
 
 ALONE = [
-    {"losses": {HARD: 1.0}, "dropout": d, "weight_decay": w, "learning_rate": rate, "epochs": 30}
-    for d, w, rate in product((0.3, 0.5), (0.0, 0.1), (0.01, 0.03))
+    {"losses": {HARD: 1.0}, "weight_decay": w, "epochs": epochs}
+    for w, epochs in product((0.05, 0.1, 0.15, 0.25), (40, 80))
 ]
 PAIRWISE = [
-    {"losses": {"bpr": 1.0}, "negatives": 32, "dropout": d, "weight_decay": w, "learning_rate": rate, "epochs": 30}
-    for d, w, rate in product((0.0, 0.3), (0.0, 0.1), (0.01, 0.03))
+    {"losses": {"bpr": 1.0}, "negatives": 32, "weight_decay": w, "learning_rate": rate, "epochs": 40}
+    for w, rate in product((0.0, 0.05, 0.1, 0.2), (0.01, 0.03))
 ]
 KL = mixed("kl", weights=(0.5, 1.0))
-TRUST = [{**trial, "dropout": 0.0, "temperature": t} for trial in mixed("kl", (0.5, 0.8, 0.9, 1.0), (0.3,), (0.0,))
-         for t in (0.3, 0.5)]
+TRUST = mixed("kl", (0.5, 0.8, 0.9, 1.0), (0.3, 0.5), (0.0,))
 
 WIDE = (1.0, 10.0, 100.0, 1000.0)  # a mean of small squares asks for large weights
 
@@ -96,6 +96,6 @@ METHODS: dict[str, Method] = {
     "kl, curriculum": Method("easy decisions first", TRUST, of={"weighting": ["curriculum"]}),
     "born again": Method("soft labels of the best student alone", KL, "self"),
     "kl and topology": Method("soft labels and full topology",
-                              [{"losses": {"kl": 1.0, "full_topology": w}, "temperature": t, "dropout": d}
-                               for w, t, d in product((1.0, 10.0), (0.3, 0.5), (0.0, 0.2))]),
+                              [{"losses": {"kl": 1.0, "full_topology": w}, "temperature": t, "weight_decay": d}
+                               for w, t, d in product((1.0, 10.0), (0.3, 0.5), (0.0, 0.1))]),
 }

@@ -33,8 +33,8 @@ from methods import COMMON
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = {"clean": 0.0, "30 % of another user": 0.3, "all of another user": 1.0}
-STUDENT: dict[str, Any] = {**COMMON, "temperature": 0.3, "losses": {"cross_entropy": 0.5, "kl": 0.5}, "dropout": 0.3}
-CONTROL: dict[str, Any] = {"dropout": 0.5, "weight_decay": 0.1, "learning_rate": 0.01, "epochs": 30}
+STUDENT: dict[str, Any] = {**COMMON, "temperature": 0.3, "losses": {"cross_entropy": 0.5, "kl": 0.5}}
+CONTROL: dict[str, Any] = {"weight_decay": 0.1, "epochs": 60}
 BELIEF: dict[str, dict[str, Any]] = {
     "everything": {}, "agreement": {"trust": ["agreement"]},
     "agreement and audit": {"trust": ["agreement"], "audit": True},
