@@ -208,7 +208,7 @@ def test_own_temperatures_make_all_soft_labels_as_wide(base: float, split: Split
 
 def test_temperatures_stay_within_bounds_where_no_temperature_helps(split: Split, tmp_path: Path) -> None:
     def odd(user: int, target: int | None) -> tuple[list[int], list[float]]:
-        kinds = [[-2.0] * 4, [0.0, RULED_OUT, RULED_OUT, RULED_OUT], [-1.0, -2.0, -3.0, -4.0], [0.0, -60.0, -60.0, -60.0]]
+        kinds = [[-2.0] * 4, [0.0, *[RULED_OUT] * 3], [-1.0, -2.0, -3.0, -4.0], [0.0, -60.0, -60.0, -60.0]]
         return of_kind(user)[:4], kinds[user % 4]
 
     found = own_temperature(made(tmp_path, split, odd), 1.0)
