@@ -56,7 +56,7 @@ def main() -> None:
     other = environment("recbole", args.envs.resolve())
     document = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"cases": {}}
     document |= {"command": "python benchmarks/ctr/deepfm_speed.py", "date": time.strftime("%Y-%m-%d", time.gmtime()),
-                 "commit": commit(), "hardware": hardware(), "seeds": list(range(args.rounds)),
+                 "commit": commit(), "hardware": hardware(),
                  "same": "Adam 1e-3, embedding width 16, dropout .2, one thread, float32"}
     for name in args.cases:
         case = CASES[name]
@@ -76,8 +76,10 @@ def main() -> None:
                            "--out", str(out), *OURS.get(library, [])]
                 (work / library).mkdir(parents=True, exist_ok=True)
                 subprocess.run(command, check=True, cwd=work / library, env=surroundings(ours=library != "recbole"))
-                held["runs"].append({"library": library, "seed": seed, **json.loads(out.read_text(encoding="utf-8"))})
+                made = {"library": library, "seed": seed, "commit": document["commit"]}
+                held["runs"].append({**made, **json.loads(out.read_text(encoding="utf-8"))})
                 held["summary"] = summary(held["runs"])
+                document["seeds"] = sorted({run["seed"] for one in document["cases"].values() for run in one["runs"]})
                 write(RESULT, document)
         print(name, json.dumps(held["summary"]), flush=True)
 
