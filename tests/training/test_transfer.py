@@ -1,16 +1,18 @@
-"""Copied layers are the teacher's, to the last bit, or the copy is refused."""
+"""Copied layers are the teacher's, to the last bit, or the copy is refused; tables go back as far as validates best."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from core_world import quick, walk_split
 from distilrec.errors import TrainingError
 from distilrec.models.gru4rec import GRU4Rec
+from distilrec.models.mf import MatrixFactorization
 from distilrec.models.sasrec import SASRec
 from distilrec.training.train import train
-from distilrec.training.transfer import copy_layers
+from distilrec.training.transfer import copy_layers, interpolate
 
 pytestmark = pytest.mark.req("A4")
 
@@ -87,3 +89,49 @@ def test_training_starts_from_the_teachers_layers() -> None:
     torch.testing.assert_close(
         student.model.blocks[0].out.weight, teacher.model.blocks[1].out.weight, atol=1e-6, rtol=0
     )
+
+
+def mf_with(vectors: np.ndarray) -> MatrixFactorization:
+    net = MatrixFactorization(len(vectors), n_users=3, dim=2)
+    with torch.no_grad():
+        net.table.weight[: len(vectors)] = torch.as_tensor(vectors)
+    return net
+
+
+def table_of(net: MatrixFactorization) -> torch.Tensor:
+    """Of the items alone, without padding and mask."""
+    return net.table.weight.detach()[:4].clone()
+
+
+OWN = np.array([[1, 0], [0, 1], [3, 3], [-1, 2]], dtype=np.float32)
+THEIRS = np.array([[0, 4], [2, 0], [0, 0], [1, 1]], dtype=np.float32)  # the third has no vector there
+
+
+@pytest.mark.req("C6")
+@pytest.mark.parametrize("wanted", [0.0, 0.25, 0.6, 1.0])
+def test_interpolation_takes_the_share_that_validates_best(wanted: float) -> None:
+    end = mf_with(OWN)
+    end.table.set_vectors(THEIRS)
+    theirs = table_of(end)
+    net, asked = mf_with(OWN), []
+
+    def nearness(model: MatrixFactorization) -> float:
+        asked.append(table_of(model))
+        goal = torch.lerp(torch.as_tensor(OWN), theirs, wanted)
+        return -float((table_of(model) - goal).abs().sum())
+
+    share, found = interpolate(net, THEIRS, [0.25, 0.6, 1.0], nearness)  # type: ignore[arg-type]
+    assert share == wanted
+    assert list(found) == [0.0, 0.25, 0.6, 1.0]
+    assert max(found.values()) == found[wanted]
+    torch.testing.assert_close(table_of(net), torch.as_tensor(OWN) * (1 - wanted) + theirs * wanted)
+    assert torch.equal(table_of(net)[2], torch.as_tensor(OWN[2])), "who has no vector stays where it is"
+    assert torch.equal(asked[0], torch.as_tensor(OWN)), "its own table is among what is tried"
+
+
+@pytest.mark.req("C6")
+def test_where_nothing_is_better_the_table_stays_to_the_last_bit() -> None:
+    net = mf_with(OWN)
+    share, _ = interpolate(net, THEIRS, [0.3, 0.7], lambda model: 0.5)
+    assert share == 0.0
+    assert torch.equal(table_of(net), torch.as_tensor(OWN))
