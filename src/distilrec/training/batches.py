@@ -128,14 +128,15 @@ def _with_gaps(split: Split, examples: Examples, rng: np.random.Generator, share
     opened = np.flatnonzero(examples.target_stop > train_end)  # the event there is of validation and never read
     start, size = examples.history_start, np.minimum(examples.target_stop, train_end) - examples.history_start
     rows = np.concatenate([np.arange(len(size)), opened])
-    column = np.arange(int(size.max()) + (len(opened) > 0))
+    lengths = size[rows] + (np.arange(len(rows)) >= len(size))
+    column = np.arange(int(lengths.max()))
     valid = column < size[rows][:, None]
     source = np.where(valid, start[rows][:, None] + column, 0)
     items = np.where(valid, split.items[source], split.n_items).astype(np.int64)
     first = slice(0, len(size))  # the rows with gaps
     gaps = np.zeros(items.shape, dtype=bool)
     gaps[first] = valid[first] & (rng.random(items[first].shape) < share)
-    gaps[np.arange(len(rows)), size[rows] - (np.arange(len(rows)) < len(size))] = True
+    gaps[np.arange(len(rows)), lengths - 1] = True
     users = examples.users[rows].astype(np.int64)
     positions = np.flatnonzero(gaps.ravel())
     owner = positions // len(column)
@@ -143,7 +144,6 @@ def _with_gaps(split: Split, examples: Examples, rng: np.random.Generator, share
     keys = np.where(labeled, source.ravel()[positions], len(split.items) + users[owner])
     targets = np.where(labeled, items.ravel()[positions], 0)
     items[gaps] = split.n_items + 1
-    lengths = size[rows] + (np.arange(len(rows)) >= len(size))
     return Batch(items, lengths, users, positions, targets, keys, labeled, ~labeled)
 
 
