@@ -68,7 +68,11 @@ def distill_on_events(
         trained = train(name, split, model, training, name="student", content=kept, start=beginning,
                         layers_from=layers_from, losses=losses or SOFT_LABELS, knowledge=known, metric=metric,
                         seen=seen, folder=target / place if target else None, chosen=best.get("student"))
-        return trained if not isinstance(known, Trusted) else _with(trained, trust=known.facts())
+        if isinstance(known, Trusted):
+            trained = _with(trained, trust=known.facts())
+            if target is not None:  # the report reads it there
+                trained.save(target / place)
+        return trained
 
     first = "student-all" if audit else "student"
     # trained once more on what has no validation part: what was found on it holds
@@ -143,7 +147,8 @@ def _check(
         raise RecipeError(problem(f"interpolation {list(interpolation)} with start {start!r}",
                                   "shares in (0, 1], and start: teacher",
                                   "only a table that began as the teacher's lies in its space"))
-    if "student" in (chosen or {}) and (generations > 1 or interpolation or audit):
+    before = (chosen or {}).get("student")
+    if before is not None and (generations > 1 or interpolation or (audit and "audit" not in before)):
         raise RecipeError(problem("generations, interpolation or an audit for a student without a validation part",
                                   "a split with a validation part of its own", "set refit: false"))
 

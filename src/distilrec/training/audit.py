@@ -15,6 +15,7 @@ from distilrec.types import Split
 
 __all__ = ["Audit", "Group", "audit", "members", "user_groups"]
 
+_EVERYBODY = "all"
 _LEAST = 30  # users of a group: fewer prove nothing
 
 
@@ -35,7 +36,7 @@ class Audit:
 
     metric: str
     groups: list[Group]
-    left_out: np.ndarray  # bool [U], members of harmed groups
+    left_out: np.ndarray  # bool [U], members of harmed groups; all users only where no smaller group is harmed
 
     @property
     def harmed(self) -> list[str]:
@@ -69,16 +70,19 @@ def audit(student: Trained, control: Trained, split: Split, metric: str, *, seen
         mean, error = float(some.mean()), float(some.std(ddof=1) / np.sqrt(len(some)))
         harmed = mean + wide * error < 0
         groups.append(Group(name, len(some), mean, (mean - wide * error, mean + wide * error), harmed))
-        if harmed:
+        if harmed and name != _EVERYBODY:
             left_out |= inside
+    # a mean over all that is low because of some is no reason to leave out the others
+    if not left_out.any() and any(group.harmed for group in groups):
+        left_out = named[_EVERYBODY]
     return Audit(metric, groups, left_out)
 
 
 def members(split: Split, names: Sequence[str]) -> np.ndarray:
-    """bool [U]: who is in one of these groups."""
+    """bool [U]: who is to be left out where these groups are harmed, as in `audit`."""
     groups = user_groups(split)
     out = np.zeros(split.n_users, dtype=bool)
-    for name in names:
+    for name in [name for name in names if name != _EVERYBODY] or names:
         out |= groups[name]
     return out
 
@@ -92,7 +96,7 @@ def user_groups(split: Split) -> dict[str, np.ndarray]:
     users, items, _ = split.events("train")
     popular = np.bincount(users, np.log1p(split.train_counts[items]), minlength=split.n_users) / np.maximum(sizes, 1)
     active = sizes > 0
-    found = {"all": active}
+    found = {_EVERYBODY: active}
     for label, values, cuts in (("events", sizes.astype(float), 4), ("popularity", popular, 3)):
         edges = np.quantile(values[active], np.linspace(0, 1, cuts + 1)[1:-1]) if active.any() else []
         place = np.searchsorted(edges, values, side="left")
