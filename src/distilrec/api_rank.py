@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 
 from distilrec.api_shared import at_least, divide
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
+from distilrec.files import recover
 from distilrec.knowledge.extract import extract
 from distilrec.knowledge.inner import INNER, lacks
 from distilrec.knowledge.store import KnowledgeStore
@@ -70,8 +72,7 @@ def distill_on_events(
                         seen=seen, folder=target / place if target else None, chosen=best.get("student"))
         if isinstance(known, Trusted):
             trained = _with(trained, trust=known.facts())
-            if target is not None:  # the report reads it there
-                trained.save(target / place)
+            _keep(trained, split, target, place)  # the report reads it there
         return trained
 
     first = "student-all" if audit else "student"
@@ -84,8 +85,8 @@ def distill_on_events(
         student = _born_again(student, split, store, target, number, partial(taught, f"generation-{number}"), metric)
     if interpolation:
         student = _interpolated(student, split, beginning, interpolation, metric, seen)
-    if (generations > 1 or interpolation) and target is not None:
-        student.save(target / first)
+    if generations > 1 or interpolation:
+        _keep(student, split, target, first)
     if not control:
         return student, None, split, None
     steps = int(student.training["steps"])
@@ -107,8 +108,7 @@ def distill_on_events(
     bare = without_teacher("control-scratch", None) if scratch and known is not None else None
     if audit:
         student = _audited(student, twin, split, metric, seen, settled, partial(taught, "student-without-harm"))
-        if target is not None:
-            student.save(target / "student")
+        _keep(student, split, target, "student")
     return student, twin, split, bare
 
 
@@ -177,6 +177,19 @@ def _interpolated(
     finish(student.model, split)
     facts = {"share": share, "valid": {str(one): value for one, value in found.items()}}
     return _with(student, interpolation=facts, valid={metric: found[share]})
+
+
+def _keep(trained: Trained, split: Split, target: Path | None, place: str) -> None:
+    """Save a model, unless this very one stands there: a run that is done twice has nothing to do."""
+    if target is None:
+        return
+    recover(target / place)
+    if (target / place / "model.json").exists():
+        found = Trained.load(target / place, split)
+        told = json.loads(json.dumps(trained.training))
+        if (found.name, found.training, found.digest) == (trained.name, told, trained.digest):
+            return
+    trained.save(target / place)
 
 
 def _with(trained: Trained, name: str = "", **facts: Any) -> Trained:

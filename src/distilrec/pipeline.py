@@ -91,7 +91,7 @@ def _staged(name: str, recipe: Recipe, out: Path, split: AnySplit, say: Say) -> 
 def _check_refit(recipe: Recipe) -> None:
     """Raises RecipeError for choices by validation that a second training on all of train cannot repeat."""
     own = recipe.student
-    asked = {"generations": own.generations > 1, "interpolation": own.interpolation, "audit": own.audit}
+    asked = {"generations": own.generations > 1, "interpolation": own.interpolation}
     for key, given in asked.items():
         if given:
             raise RecipeError(problem(f"student.{key} where validation is carved from train and trained on in the end",

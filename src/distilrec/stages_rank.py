@@ -124,8 +124,8 @@ def report(recipe: Recipe, out: Path, split: Split, lineage: Mapping[str, Any]) 
     chosen = _contestants(recipe, out, split)
     students = [load_model(out / "students" / f"seed-{seed}" / "student", split) for seed in recipe.seeds]
     # which of the teacher's knowledge was believed, by seed: what was left out belongs into the report
-    believed = {key: [one.training[key] for one in students] for key in ("trust", "audit")
-                if all(key in one.training for one in students)}
+    believed = {key: [one.training.get(key) for one in students] for key in ("trust", "audit")
+                if any(key in one.training for one in students)}
     return contest(
         chosen, split, metric=settings.metric, k=settings.k, seen=settings.seen, candidates=settings.candidates,
         seeds=recipe.seeds, recipe=recipe.name, lineage={**lineage, **believed},
