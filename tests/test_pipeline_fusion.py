@@ -22,6 +22,7 @@ from distilrec.recipe_yaml import parse_recipe
 from distilrec.stages_rank import teacher_of
 from distilrec.training.train import train
 from distilrec.types import Histories
+from rows_world import table
 
 pytestmark = pytest.mark.req("A6")
 
@@ -115,3 +116,8 @@ def test_a_recipe_that_cannot_be_measured_is_refused_before_training(override: s
     with pytest.raises(RecipeError) as error:
         parse_recipe(RECIPE, [override])
     assert told in str(error.value)
+
+
+def test_of_rows_it_is_refused() -> None:
+    with pytest.raises(RecipeError, match="of the task rank"):
+        dr.evaluate(table(), fusion=["rrf"])

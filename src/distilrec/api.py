@@ -291,6 +291,8 @@ def evaluate(
     if isinstance(student, Student):
         control, student = control or student.control, student.model
     if isinstance(split, RowSplit):
+        if fusion or cascade:
+            raise RecipeError(problem("fusion or cascade of a table of rows", "neither", "they are of the task rank"))
         return evaluate_on_rows(split, teacher=teacher, student=student, control=control, metric=metric, slices=slices,
                                 baselines=baselines)
     metric = metric or RANK_METRIC
