@@ -238,3 +238,14 @@ def test_the_python_functions_do_the_same(tmp_path: Path) -> None:
     assert report["metric"] == "auc"
     assert report.verdict in ("distill", "do not distill", "undecided")
     assert str(report)
+
+
+def test_a_bundle_decides_where_the_report_measured(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    student = next(model for model in report["models"] if model["role"] == "student")
+    configs = [json.loads((finished / "students" / f"seed-{seed}" / "student.bundle" / "config.json").read_text())
+               for seed in (0, 1)]
+    for head in ("click", "purchase"):  # the report gives the mean over the seeds
+        served = np.mean([np.ravel(config["thresholds"][head])[0] for config in configs])
+        assert served == pytest.approx(np.ravel(student["thresholds"][head])[0], abs=1e-4)
+    assert all("dwell" not in config["thresholds"] for config in configs)

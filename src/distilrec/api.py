@@ -13,6 +13,7 @@ import numpy as np
 from distilrec import models
 from distilrec.api_rank import distill_on_events
 from distilrec.api_rows import (
+    decision_thresholds,
     distill_on_rows,
     evaluate_on_rows,
     extract_from_rows,
@@ -255,7 +256,8 @@ def export(
     if isinstance(data, RowSplit):
         from distilrec.bundle.row_export import export_rows
 
-        export_rows(trained, data, path, card=card, metadata=facts)  # type: ignore[arg-type]
+        decide: dict[str, Any] = {"thresholds": decision_thresholds(trained, data)}  # type: ignore[arg-type]
+        export_rows(trained, data, path, card=card, metadata={**facts, **decide})  # type: ignore[arg-type]
     else:
         from distilrec.bundle.export import export as write
 

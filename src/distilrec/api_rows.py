@@ -13,7 +13,9 @@ import numpy as np
 from distilrec.api_shared import divide, trained_facts
 from distilrec.errors import DataError, RecipeError, nearest, problem
 from distilrec.evaluation.contest import Report
+from distilrec.evaluation.pointwise import choose_thresholds
 from distilrec.evaluation.row_contest import RowContestant, row_contest
+from distilrec.evaluation.row_terms import probability
 from distilrec.files import digest_json, read_object, recover, write_json
 from distilrec.knowledge.extract_rows import extract_rows, importance_of
 from distilrec.knowledge.store import KnowledgeStore
@@ -30,8 +32,8 @@ from distilrec.types import PARTS
 from distilrec.types_rows import Predictor, RowSplit
 
 __all__ = [
-    "EachAlone", "default_metric", "distill_on_rows", "evaluate_on_rows", "extract_from_rows", "fit_row_baseline",
-    "served_features", "soft_losses", "teach_on_rows", "train_each_alone",
+    "EachAlone", "decision_thresholds", "default_metric", "distill_on_rows", "evaluate_on_rows",
+    "extract_from_rows", "fit_row_baseline", "served_features", "soft_losses", "teach_on_rows", "train_each_alone",
 ]
 
 _LOGISTIC: dict[str, Any] = {"epochs": 30, "batch_size": 512, "learning_rate": 0.01, "patience": 3}  # of the baseline
@@ -266,3 +268,13 @@ def evaluate_on_rows(
                     for n in (ROW_BASELINES if baselines is None else baselines)]
     seed = getattr(student, "training", {}).get("settings", {}).get("seed", 0)
     return row_contest(contestants, split, metric=chosen, seeds=[seed], slices=slices)
+
+
+def decision_thresholds(trained: TrainedRows, split: RowSplit) -> dict[str, float | list[float]]:
+    """{head: probability, or one per tag} from where on a served bundle says yes: those that evaluation measures with,
+    of the highest F1 on the validation part. Nothing without validation rows; heads of numbers have none."""
+    rows = split.rows("valid")
+    if not len(rows):
+        return {}
+    found = choose_thresholds(trained.predict(split, rows), split.label_matrix(rows), split.heads)
+    return {name: probability(np.asarray(cut)).tolist() for name, cut in found.items()}
