@@ -145,3 +145,9 @@ def test_json_round_trip(feature):
     import json
 
     assert Feature.from_json(json.loads(json.dumps(feature.to_json()))) == feature
+
+
+def test_a_whole_number_written_with_a_point_is_that_number():
+    texts = ["3.0", "-12.0", "0.0", "007.0", "3.00", "1.5", "v1.0", ".0", "", None]
+    assert category_keys([texts]) == ["3", "-12", "0", "007.0", "3.00", "1.5", "v1.0", ".0", None, None]
+    assert category_keys([[*texts, 1]])[:-1] == category_keys([texts])

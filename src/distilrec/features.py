@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import repeat
+from itertools import islice, repeat
 from types import NoneType
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ RAGGED_KINDS = ("list", "sequence", "text")  # several ids a row, padded with -1
 
 CROSSED = "\x1f"  # stands between the values of a cross
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_WHOLE = re.compile(r"(0|-?[1-9][0-9]*)\.0")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Feature:
     @cached_property
     def index(self) -> Mapping[str, int]:
         """value -> id, for the values of the vocabulary."""
-        return {value: place + 1 for place, value in enumerate(self.vocabulary)}
+        return {_text_key(value): place + 1 for place, value in enumerate(self.vocabulary)}
 
     def to_json(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -127,8 +128,8 @@ def words(text: str) -> list[str]:
 def category_keys(columns: Sequence[Sequence[Any] | np.ndarray]) -> list[str | None]:
     """The texts by which N category values are known, None where missing; several columns are crossed into one value.
 
-    >>> category_keys([[3, 3.0, "3", True, None]])
-    ['3', '3', '3', 'true', None]
+    >>> category_keys([[3, 3.0, "3", "3.0", True, None]])
+    ['3', '3', '3', '3', 'true', None]
     """
     keys = [_keys(column) for column in columns]
     if len(keys) == 1:
@@ -154,16 +155,21 @@ def _keys(column: Sequence[Any] | np.ndarray) -> list[str | None]:
     """`_key` of every value; where all are texts, or all whole numbers, without asking each for its type."""
     kinds = set(map(type, column)) - {NoneType}
     if kinds <= {str}:
-        return [value or None for value in column]
+        return [(value and (value if value[-2:] != ".0" else _text_key(value))) or None for value in column]
     if kinds == {int}:
         return [None if value is None else str(value) for value in column]
     return [_key(value) for value in column]
 
 
+def _text_key(text: str) -> str:
+    """"3" for "3.0", as which a whole number is written where a column of a table has gaps; other texts stay."""
+    return text[:-2] if text[-2:] == ".0" and _WHOLE.fullmatch(text) else text
+
+
 def _key(value: Any) -> str | None:
-    """The text by which a category value is known: 3, 3.0 and "3" are one value; None and NaN are missing."""
+    """The text by which a category value is known: 3, 3.0, "3" and "3.0" are one value; None and NaN are missing."""
     if isinstance(value, str):
-        return value or None
+        return _text_key(value) or None
     if value is None:
         return None
     if isinstance(value, bool | np.bool_):
@@ -187,7 +193,8 @@ def _ragged(feature: Feature, values: Sequence[Any] | np.ndarray) -> np.ndarray:
         if feature.kind == "text":
             if not isinstance(value, str):
                 raise _wrong(feature, row, value, "text")
-            rows.append(words(value)[: feature.max_length])
+            found = islice(_WORD.finditer(value.lower()), feature.max_length)  # no more of a long text than is kept
+            rows.append([word.group() for word in found])
             continue
         # by type first: asking an abstract class takes longer than all the rest
         if type(value) is not list and (
