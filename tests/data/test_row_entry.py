@@ -139,3 +139,23 @@ def test_a_hundred_thousand_rows_take_less_than_two_seconds():
     prepare_rows(frame, features={**{f"c{k}": "category" for k in range(8)}, **{f"n{k}": "number" for k in range(4)}},
                  labels={"y": "y"})
     assert time.process_time() - start < 2
+
+
+def test_a_group_that_is_nan_is_missing():
+    frame = log().with_columns(g=pl.when(pl.int_range(400) == 3).then(float("nan")).otherwise(pl.col("item") * 1.0))
+    split = prepare_rows(frame, features=FEATURES, labels={"y": "label"}, group="g")
+    assert split.quarantine["reason"].to_pylist() == ["g is empty"]
+    assert split.groups.max() + 1 == frame["item"].n_unique()
+
+
+def test_weights_that_are_all_zero_would_train_nothing():
+    with pytest.raises(DataError, match="'weight' are 0 in every train row"):
+        prepare_rows(log().with_columns(weight=pl.lit(0.0)), features=FEATURES, labels={"y": "label"}, weight="weight")
+
+
+def test_whole_numbers_of_a_column_with_gaps_are_the_numbers_that_requests_bring(tmp_path):
+    frame = log().with_columns(item=pl.when(pl.int_range(400) % 9 == 0).then(None).otherwise(pl.col("item") * 1.0))
+    frame.select("item", "label").write_csv(tmp_path / "rows.csv")  # "3.0" and empty cells
+    split = prepare_rows(tmp_path / "rows.csv", features={"item": "category"}, labels={"y": "label"})
+    assert "3" in split.features["item"].vocabulary
+    assert len(set(encode(split.features["item"], [[3, 3.0, "3", "3.0"]]).tolist()) - {0}) == 1

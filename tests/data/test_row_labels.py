@@ -28,6 +28,7 @@ def make(columns, labels, train=None):
     ([5, 4, 3], {"column": "y", "positive": "> 4"}, [1, 0, 0]),
     ([5.0, 4.5, 3.0], {"column": "y", "positive": "<4.5"}, [0, 0, 1]),
     ([1, -1, -1], {"column": "y", "positive": "== 1"}, [1, 0, 0]),
+    ([True, False, True], {"column": "y", "positive": "== 0"}, [0, 1, 0]),
     (["buy", "view", "cart"], {"column": "y", "positive": "== buy"}, [1, 0, 0]),
     (["buy", "view", "cart"], {"column": "y", "positive": "!= 'view'"}, [1, 0, 1]),
     ([2, 3, 4], {"column": "y", "kind": "number"}, [2, 3, 4]),

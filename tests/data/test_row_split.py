@@ -141,3 +141,15 @@ def test_parts_of_one_class():
     two["buy"][:] = 0
     with pytest.raises(DataError, match="train has only the label 0 in 2 rows of 'buy'"):
         check_classes(parts, (click, Head("buy")), two)
+
+
+def test_more_folds_than_a_byte_counts():
+    for fold in (0, 150, 299):
+        parts, _, _ = divide(numbered(600), {"method": "k-fold", "folds": 300, "fold": fold})
+        assert (parts == 2).sum() == 2
+
+
+def test_a_number_head_needs_a_label_in_train():
+    parts = np.array([0, 1, 2], dtype=np.int8)
+    with pytest.raises(DataError, match="train has no label of 'stars'"):
+        check_classes(parts, (Head("stars", "number"),), {"stars": np.float32([[np.nan], [1], [2]])})

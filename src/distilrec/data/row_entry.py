@@ -16,7 +16,7 @@ from distilrec.data.read import LINE
 from distilrec.data.row_labels import label_columns, label_faults, make_labels, numeric_labels, usable_rows
 from distilrec.data.row_split import check_classes, divide_rows, row_split_settings, split_columns, split_faults
 from distilrec.data.row_table import RowTable, blame, join, read_rows, settle
-from distilrec.errors import nearest
+from distilrec.errors import DataError, nearest, problem
 from distilrec.types_rows import RowSplit
 
 __all__ = ["prepare_rows"]
@@ -71,6 +71,9 @@ def prepare_rows(
     parts = parts[kept]
     heads, targets = make_labels(frame, labels, parts == 0, table.counts)
     check_classes(parts, heads, targets)
+    if weight is not None and not frame[weight].filter(pl.Series(parts == 0)).sum():
+        raise DataError(problem(f"the weights in column {weight!r} are 0 in every train row", "some above 0",
+                                "name another column, or leave weight out"))
     fitted = fit_features(features, frame, np.flatnonzero(parts == 0))
     table.counts["dropped: bad rows, in quarantine"] = table.bad.height
     return RowSplit(
@@ -132,7 +135,9 @@ def _delimiters(features: Mapping[str, Any]) -> dict[str, str]:
 def _check_rows(table: RowTable, group: str | None, weight: str | None) -> RowTable:
     faults = []
     if group is not None:
-        faults.append((group, "is empty", table.frame[group].is_null()))
+        column = table.frame[group]
+        empty = column.is_null() | column.is_nan() if column.dtype.is_float() else column.is_null()
+        faults.append((group, "is empty", empty))
     if weight is not None:
         values = table.frame[weight].cast(pl.Float64)
         faults.append((weight, "is not a number from 0", ~(values >= 0).fill_null(False) | values.is_nan()))

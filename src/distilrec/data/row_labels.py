@@ -216,6 +216,8 @@ def _binary(column: pl.Series, positive: str | None) -> tuple[np.ndarray, pl.Ser
         sign, bound = rule
         if isinstance(bound, str):
             column = column.cast(pl.String)
+        elif column.dtype == pl.Boolean:
+            column = column.cast(pl.Int8)
         one = {">=": column.ge, "<=": column.le, "==": column.eq, "!=": column.ne, ">": column.gt, "<": column.lt}
         column = one[sign](bound)
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):

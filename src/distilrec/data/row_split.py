@@ -105,7 +105,7 @@ def divide_rows(
     counts: dict[str, int] = {}
     recorded = method
     if method == "random":
-        parts = _deal(groups, settings["parts"], rng)
+        parts = _deal(groups, settings["parts"], rng).astype(np.int8)
     elif method == "k-fold":
         folds, fold = settings["folds"], settings["fold"]
         if groups.max(initial=-1) + 1 < folds:
@@ -132,9 +132,11 @@ def divide_rows(
 
 
 def check_classes(parts: np.ndarray, heads: Sequence[Head], labels: Mapping[str, np.ndarray]) -> None:
-    """Raise DataError where the only binary head has one class in some part, or any binary head in train."""
+    """Raise DataError where the only binary head has one class in some part, or any binary head in train, and where a
+    number head has no label in train."""
     binary = [head.name for head in heads if head.kind == "binary"]
-    found = []
+    found = [f"train has no label of {head.name!r}" for head in heads
+             if head.kind == "number" and np.isnan(labels[head.name][parts == 0]).all()]
     for name in binary:
         for place, part in enumerate(PARTS):
             if part != "train" and (len(heads) > 1 or len(binary) > 1):
@@ -145,7 +147,7 @@ def check_classes(parts: np.ndarray, heads: Sequence[Head], labels: Mapping[str,
                 held = f"only the label {values[0]:g} in {len(values)} rows" if len(values) else "no label"
                 found.append(f"{part} has {held} of {name!r}")
     if found:
-        raise DataError(problem("; ".join(found), "rows of both classes in every part",
+        raise DataError(problem("; ".join(found), "rows of both classes in every part, labels of every head in train",
                                 "split by other columns or another seed, use fewer folds, or check the labels"))
 
 
@@ -164,17 +166,17 @@ def _groups(frame: pl.DataFrame, by: list[str]) -> np.ndarray:
 
 
 def _deal(groups: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """int8 [N]: parts in which the rows of a group stay together, in a random order of the groups.
+    """int64 [N]: parts in which the rows of a group stay together, in a random order of the groups.
 
     A group goes where the middle of its rows falls, so that parts come as near to their shares as groups allow.
     """
     if len(groups) == 0:
-        return np.zeros(0, dtype=np.int8)
+        return np.zeros(0, dtype=np.int64)
     sizes = np.bincount(groups)
     order = rng.permutation(len(sizes))
     ends = np.cumsum(sizes[order])
     middle = (ends - sizes[order] / 2) / ends[-1]
-    part = np.empty(len(sizes), dtype=np.int8)
+    part = np.empty(len(sizes), dtype=np.int64)  # folds may be more than int8 counts
     # the sum of the shares may miss 1 by a rounding error: the last part takes the rest
     part[order] = np.searchsorted(np.cumsum(shares)[:-1], middle, side="right")
     return part[groups]
