@@ -138,3 +138,10 @@ def test_no_rows_give_an_empty_table(row_bundle: RowBundle, tmp_path: Path) -> N
     assert counts["rows"] == 0
     assert told(counts) == []
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+def test_cells_of_a_csv_are_read_as_the_table_of_training_is(row_bundle: RowBundle, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("item,colors,price\ni1, red || green |, \n")
+    predict_file(row_bundle, tmp_path / "rows.csv", tmp_path / "out.parquet")
+    expected = row_bundle.predict([{"item": "i1", "colors": ["red", "green"]}])
+    assert pq.read_table(tmp_path / "out.parquet")["prediction.click"][0].as_py() == expected["click"][0]

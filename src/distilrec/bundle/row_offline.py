@@ -235,9 +235,11 @@ def _cell(text: str | None, kind: str | None, delimiter: str) -> Any:
         return text
     try:
         if kind == "number":
-            return float(text)
-        parts = text.split(delimiter)
-        return [float(part) for part in parts] if kind == "vector" else parts
+            return float(text) if text.strip() else None
+        parts = [part.strip() for part in text.split(delimiter)]
+        if kind == "vector":
+            return [float(part) for part in parts]
+        return [part for part in parts if part]  # as the table that the student was trained on was read
     except ValueError:
         return text
 
