@@ -12,7 +12,7 @@ import rows_world
 from distilrec.errors import RecipeError
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import dump_recipe, parse_recipe
-from distilrec.stages_rows import teacher_of
+from distilrec.stages_rows import _Folds, teacher_of
 from distilrec.teachers import trees as trees_module
 from distilrec.types_rows import Head
 
@@ -82,3 +82,10 @@ def test_a_space_that_fits_no_head_is_a_fault_of_the_recipe(space: str, told: st
     with pytest.raises(RecipeError) as error:
         recipe_of("teacher={model: file, path: scores.parquet, space: " + space + "}")
     assert told in str(error.value)
+
+
+def test_copies_without_a_digest_have_none_together() -> None:
+    class Silent:
+        name, parameters = "silent", 1
+
+    assert _Folds([Silent(), Silent()], np.zeros(2), []).digest == ""  # type: ignore[list-item]

@@ -184,7 +184,9 @@ class _Folds:
 
     @property
     def digest(self) -> str:
-        return digest_json([getattr(one, "digest", "") for one in self.copies])
+        """Empty, which is no digest, where a copy has none."""
+        digests = [getattr(one, "digest", "") for one in self.copies]
+        return digest_json(digests) if all(digests) else ""
 
 
 def _held_out(recipe: Recipe, folder: Path, split: RowSplit, seed: int) -> _Folds | None:

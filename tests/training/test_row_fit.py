@@ -206,3 +206,18 @@ def test_importance_scales_the_first_vectors(clicks: RowSplit) -> None:
     start = plain.model.table.starts["item"]
     ratio.append(scaled.model.table.weight[start + 1].norm() / plain.model.table.weight[start + 1].norm())
     assert [float(one.detach()) for one in ratio] == pytest.approx([(0.1 * 7) ** 0.5, (0.9 * 7) ** 0.5], rel=1e-4)
+
+
+def test_no_batch_is_of_one_row(clicks: RowSplit) -> None:
+    size = clicks.n_rows("train") - 1
+    trained = train_rows("mlp", clicks, {**MODEL, "batch_norm": True}, quick(epochs=1, batch_size=size), metric="auc")
+    assert trained.training["steps"] == 2
+
+
+def test_a_store_is_of_all_that_were_asked(clicks: RowSplit, teacher: TrainedRows, tmp_path: Path) -> None:
+    other = train_rows("mlp", clicks, MODEL, quick(epochs=1), metric="auc")
+    digests = set()
+    for one in (teacher, other):  # the extra rows are answered by the teacher itself
+        store = extract_rows(one, clicks, tmp_path / "s", held_out=other, extra=0.1, swap=["item"])
+        digests.add(store.manifest["identity"]["teacher_digest"])
+    assert len(digests) == 2

@@ -42,9 +42,11 @@ def extract_rows(
             layer to give.
     """
     speaker: Any = held_out or teacher
+    told = [getattr(one, "digest", None) for one in ([speaker, teacher] if held_out and extra else [speaker])]
     identity = {
         "dataset_digest": split.digest, "split_digest": split.digest, "teacher": teacher.name, "part_rows": part_rows,
-        "teacher_digest": getattr(speaker, "digest", None) or secrets.token_hex(16), "hidden": hidden, "key": "row",
+        "teacher_digest": "+".join(map(str, told)) if all(told) else secrets.token_hex(16), "hidden": hidden,
+        "key": "row",
         "extra": extra, "swap": [one if isinstance(one, str) else list(one) for one in swap], "seed": seed,
     }
     if (folder / "manifest.json").exists():

@@ -76,9 +76,13 @@ class RowWork:
         return {"split": self.split.digest, "losses": self.losses, "knowledge": self.knowledge_digest}
 
     def batches(self, rng: np.random.Generator, done: float = 0.0) -> Iterator[Tensor]:  # noqa: ARG002
-        """Positions among the train rows, shuffled."""
+        """Positions among the train rows, shuffled. No batch is of one row, which batch norm could not train on."""
         order = torch.as_tensor(rng.permutation(len(self.rows)), device=self.settings.device)
-        yield from order.split(self.settings.batch_size)
+        size, left = self.settings.batch_size, len(order) % self.settings.batch_size
+        sizes = [size] * (len(order) // size) + [left] * (left > 0)
+        if left == 1 and size > 2 and len(sizes) > 1:
+            sizes[-2:] = [size - 1, 2]
+        yield from order.split(sizes)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         weights = None if self.weights is None else self.weights[batch]
