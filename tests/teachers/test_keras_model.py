@@ -77,3 +77,10 @@ def test_wrong_files_and_columns_are_refused(model: Any, clicks: RowSplit, tmp_p
     ]:
         with pytest.raises(DataError, match=text):
             keras_teacher(given, clicks, space="probability", inputs=inputs)
+
+
+def test_a_missing_number_is_no_whole_number(clicks: RowSplit) -> None:
+    ids = keras.Input((1,), dtype="int32", name="price")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(9, 1)(ids))
+    with pytest.raises(DataError, match="missing or broken numbers"):
+        keras_teacher(keras.Model(ids, embedded), clicks, space="logit", inputs={"price": "price"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,12 @@ def test_the_scaler_of_a_pipeline_is_counted(clicks: RowSplit, everything: np.nd
     path.write_bytes(to_onnx(steps, table[:1], options={"zipmap": False}, target_opset=15).SerializeToString())
     teacher = onnx_teacher(path, clicks, space="probability", inputs=COLUMNS, output="probabilities[1]")
     assert 7 * 3 + 1 <= teacher.parameters <= 7 * 4 + 8
+
+
+def test_whole_numbers_beyond_an_input_are_refused(clicks: RowSplit, tmp_path: Path) -> None:
+    written(tmp_path / "small.onnx", """one (int32[n] stamp) => (float[n] score) {
+            score = Cast<to = 1>(stamp)
+        }""")
+    late = replace(clicks, raw=clicks.raw.append_column("stamp", [np.full(len(clicks), 2**40)]))
+    with pytest.raises(DataError, match="holds 1099511627776 to 1099511627776"):
+        onnx_teacher(tmp_path / "small.onnx", late, space="logit", inputs={"stamp": "stamp"})

@@ -189,3 +189,16 @@ def test_what_a_model_cannot_do_is_said(
                      clicks.parts, renamed)
     with pytest.raises(DataError, match="no raw column 'item'"):
         sklearn_teacher(pipeline, other, space="probability")
+
+
+def test_the_yes_of_zero_and_one_is_one_in_whatever_order(
+    on_matrix: LogisticRegression, clicks: RowSplit, everything: np.ndarray
+) -> None:
+    class Turned:
+        classes_ = np.array([1, 0])
+
+        def predict_proba(self, table: np.ndarray) -> np.ndarray:
+            return on_matrix.predict_proba(table)[:, ::-1]
+
+    plain, turned = (sklearn_teacher(one, clicks, space="probability", inputs=COLUMNS) for one in (on_matrix, Turned()))
+    assert turned.predict(clicks, everything) == pytest.approx(plain.predict(clicks, everything))

@@ -68,19 +68,21 @@ def test_a_python_path_with_weights_in_safetensors(
     net: torch.nn.Module, clicks: RowSplit, everything: np.ndarray, tmp_path: Path
 ) -> None:
     save_file(net.state_dict(), tmp_path / "w.safetensors")
-    teacher = torch_teacher("shop_nets:net", clicks, space="logit", inputs=COLUMNS, weights=tmp_path / "w.safetensors")
+    teacher = torch_teacher("shop_nets:net", clicks, space="logit", inputs=COLUMNS, trust=True,
+                            weights=tmp_path / "w.safetensors")
     assert teacher.name == "net"
     assert teacher.parameters == 4 * 3 + 3 + 3 + 1
     assert teacher.predict(clicks, everything) == pytest.approx(answers(net, clicks), abs=1e-6)
-    plain = torch_teacher("shop_nets:net", clicks, space="logit", inputs=COLUMNS)
+    plain = torch_teacher("shop_nets:net", clicks, space="logit", inputs=COLUMNS, trust=True)
     assert plain.digest != teacher.digest
-    wide = torch_teacher("shop_nets:net", clicks, space="logit", inputs=COLUMNS, settings={"width": 5})
+    wide = torch_teacher("shop_nets:net", clicks, space="logit", inputs=COLUMNS, settings={"width": 5},
+                         trust=True)
     assert wide.parameters == 4 * 5 + 5 + 5 + 1
 
 
 def test_arguments_by_name_and_outputs_by_head(both: RowSplit, everything: np.ndarray) -> None:
     space = {"click": "logit", "rating": "value"}
-    teacher = torch_teacher("shop_nets:ByName", both, space=space,
+    teacher = torch_teacher("shop_nets:ByName", both, space=space, trust=True,
                             inputs={"item": "encoded:item", "price": "encoded:price"})
     assert teacher.predict(both, everything)[:, 1] == pytest.approx(both.columns["price"] * 2, abs=1e-5)
     assert teacher.parameters == 9
@@ -135,4 +137,11 @@ def test_what_cannot_be_a_teacher_is_said(net: torch.nn.Module, clicks: RowSplit
         (tmp_path / "state.pt", {"trust": True, "settings": {"a": 1}}, "holds both already"),
     ]:
         with pytest.raises(DataError, match=text):
-            torch_teacher(model, clicks, **{"space": "logit", "inputs": COLUMNS, **given})
+            torch_teacher(model, clicks, **{"space": "logit", "inputs": COLUMNS, "trust": True, **given})
+
+
+def test_without_trust_no_python_path_is_imported_or_called(clicks: RowSplit, tmp_path: Path) -> None:
+    path, mark = "subprocess:call", tmp_path / "called"
+    with pytest.raises(DataError, match="(?s)imported and called.*trust: true"):
+        torch_teacher(path, clicks, space="logit", inputs=COLUMNS, settings={"args": ["touch", str(mark)]})
+    assert not mark.exists()

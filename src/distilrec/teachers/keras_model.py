@@ -77,6 +77,9 @@ def _fit(values: np.ndarray, model: Any, name: str) -> np.ndarray:
     if values.dtype == object:
         raise DataError(problem(f"input {name!r} is given text", f"{wanted.dtype} {wanted.shape}",
                                 f"map it to an encoded column: {name}: encoded:FEATURE"))
+    if "int" in str(wanted.dtype) and values.dtype.kind == "f" and not np.equal(values, np.floor(values)).all():
+        raise DataError(problem(f"input {name!r} is {wanted.dtype}, and its column has missing or broken numbers",
+                                "whole numbers", f"map it to an encoded column: {name}: encoded:FEATURE"))
     if values.ndim == 1 and len(wanted.shape) == 2:
         values = values[:, None]
     return values.astype(wanted.dtype)

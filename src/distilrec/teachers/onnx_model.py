@@ -168,6 +168,11 @@ def _fit(values: np.ndarray, wanted: Any) -> np.ndarray:
         raise DataError(problem(f"input {wanted.name!r} of the graph is {wanted.type}, and its column has missing or "
                                 "broken numbers", "whole numbers",
                                 "map it to an encoded column, or fill the gaps first"))
+    elif np.issubdtype(kind, np.integer) and len(values) and not (
+            np.iinfo(kind).min <= values.min() and values.max() <= np.iinfo(kind).max):
+        raise DataError(problem(f"input {wanted.name!r} of the graph is {wanted.type}, and its column holds "
+                                f"{values.min()} to {values.max()}", "numbers of this type",
+                                "map it to the column that the model was trained on"))
     else:
         values = values.astype(kind)
     if values.ndim == 1 and len(wanted.shape) == 2:

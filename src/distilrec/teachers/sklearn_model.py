@@ -177,9 +177,9 @@ def _place(classes: list[Any], positive: Any) -> int:
         raise DataError(problem(f"the model knows {len(classes)} classes: {', '.join(map(str, classes[:5]))}",
                                 "two classes for a head that happens or not",
                                 "fit it on both; for more classes give a model for every head"))
-    if positive is None and {str(int(one)) if isinstance(one, bool | np.bool_ | int | float | np.number) else str(one)
-                             for one in classes} == {"0", "1"}:
-        return 1
+    named = [str(int(one)) if isinstance(one, bool | int) or one in (0.0, 1.0) else str(one) for one in classes]
+    if positive is None and set(named) == {"0", "1"}:
+        return named.index("1")
     if positive is None or positive not in classes:
         said = "which of them means yes is not said" if positive is None else f"{positive!r} is none of them"
         raise DataError(problem(f"the model's classes are {classes[0]!r} and {classes[1]!r}, and {said}",

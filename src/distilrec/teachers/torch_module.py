@@ -34,12 +34,13 @@ def torch_teacher(
     Args:
         model: `package.module:function`, where `function(**settings)` makes the module (a class will do, and a module
             object needs no call); a TorchScript file (.pt, .ts); a torch.export file (.pt2); or the module itself.
-            A Python path is imported, so it is code that you run, like any import.
+            A Python path is imported and called, so it is code that you run: only with trust=True.
         weights: a safetensors file for the module's state; every name must fit. Without it the module is as `function`
             left it.
         inputs: a list of sources (see teachers.matrix): the module is called with one float32 matrix. A mapping: it is
             called with its names as keywords: ids int64, numbers and lists of sources float32.
-        trust: .pt and .pt2 files hold pickles, which run code when they are read: only with trust=True.
+        trust: a Python path runs code, and so do .pt and .pt2 files, which hold pickles: only with trust=True. A recipe
+            that somebody else wrote could name any function of any package.
     Raises:
         DataError: no such module, function or file; weights that do not fit; an untrusted file; everything that
             OutsidePredictor refuses.
@@ -53,7 +54,7 @@ def torch_teacher(
             raise DataError(problem(f"weights or settings beside {path.name}", "a file holds both already"))
         module = _load(path, trust)
     else:
-        module = model if isinstance(model, torch.nn.Module) else _made(str(model), dict(settings or {}))
+        module = model if isinstance(model, torch.nn.Module) else _made(str(model), dict(settings or {}), trust)
         if weights is not None:
             _fill(module, found(weights, "weights as safetensors", (".safetensors",)))
     module = module.to(device)
@@ -85,11 +86,15 @@ def torch_teacher(
     )
 
 
-def _made(path: str, settings: dict[str, Any]) -> torch.nn.Module:
+def _made(path: str, settings: dict[str, Any], trust: bool) -> torch.nn.Module:
     """The module behind `package.module:function`."""
     place, colon, attribute = path.partition(":")
     if not colon or not all(part.isidentifier() for part in [*place.split("."), attribute]):
         raise DataError(problem(f"{path!r} names no torch module", "package.module:function, or a .pt or .pt2 file"))
+    if not trust:
+        raise DataError(problem(f"{path} is imported and called, whatever it does, with your rights on this machine",
+                                "a function that you wrote yourself or whose author you trust",
+                                "trust=True (--trust, or trust: true under teacher) runs it"))
     try:
         package = importlib.import_module(place)
     except ImportError as error:
