@@ -1,4 +1,4 @@
-"""Write the measured results into README.md and docs/benchmarks.md.
+"""Write the measured results into README.md (a line each) and docs/benchmarks.md (a table each).
 
     python benchmarks/results_table.py [--results DIR] [--check]
 
@@ -21,7 +21,7 @@ from distilrec.evaluation import words
 from distilrec.evaluation.schema import read_report
 from distilrec.files import atomic_file
 
-__all__ = ["BEGIN", "END", "EMPTY", "PAGES", "main", "render", "replaced"]
+__all__ = ["BEGIN", "END", "EMPTY", "PAGES", "main", "render", "replaced", "summary"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a table is out of date")
     options = parser.parse_args(arguments)
     try:
-        table = render(options.results)
         stale = []
         for page in PAGES:
+            table = (summary if page.name == "README.md" else render)(options.results)
             text = page.read_text(encoding="utf-8")
             wanted = replaced(text, table, page)
             if wanted == text:
@@ -64,6 +64,38 @@ def render(results: Path) -> str:
     """
     folders = sorted(path.parent for path in results.glob("*/report.json"))
     return "\n\n".join(_section(folder) for folder in folders) or EMPTY
+
+
+def summary(results: Path) -> str:
+    """Markdown of one table with a line for every result folder.
+
+    Raises DataError as `render`.
+    """
+    folders = sorted(path.parent for path in results.glob("*/report.json"))
+    lines = [line for folder in folders if (line := _summed_up(folder)) is not None]
+    header = ["run", "metric", "teacher", "student", "control", "size of the student", "student − control", "verdict"]
+    rule = ["---", "---", *["---:"] * 4, "---", "---"]
+    return "\n".join(map(_line, [header, rule, *lines])) if lines else EMPTY
+
+
+def _summed_up(folder: Path) -> list[str] | None:
+    """One line; None where a run has no teacher, student and control."""
+    report, made = read_report(folder / "report.json"), _run(folder / "run.json")
+    metric, student = report["metric"], words.main_student(report)
+    teacher = next(iter(words.of_role(report, "teacher")), None)
+    decided = student and words.comparison_of(report, student["name"], student.get("control") or "", metric)
+    if student is None or teacher is None or not decided:
+        return None
+    control = next(model for model in report["models"] if model["name"] == decided["b"])
+    difference, low, high = map(words.human_signed, (decided["difference"], *decided["interval"]))
+    sizes = student["parameters"], teacher["parameters"]
+    share = "–" if None in sizes else f"{sizes[0] / sizes[1]:.1%} of the teacher"
+    seeds = len(made["seeds"])
+    return [
+        f"{folder.name}, {seeds} seed{'s' if seeds != 1 else ''}", words.column_title(metric),
+        *(_cell(one["metrics"]["test"][metric]) for one in (teacher, student, control)), share,
+        f"{difference} ({low} to {high})", words.headline(report).lower(),
+    ]
 
 
 def replaced(text: str, table: str, page: Path) -> str:

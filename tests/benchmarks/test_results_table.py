@@ -102,6 +102,16 @@ def test_a_result_of_rows_shows_the_members_of_the_teacher_and_how_well_it_is_ca
     assert "users" not in text
 
 
+def test_the_front_page_gets_one_line_a_run(script: ModuleType, tmp_path: Path) -> None:
+    assert script.summary(tmp_path / "nothing") == "No benchmark has been run yet."
+    lines = script.summary(Path(__file__).parents[2] / "benchmarks" / "results").splitlines()
+    assert lines[0].startswith("| run | metric | teacher | student | control |")
+    beauty = next(line for line in lines if line.startswith("| amazon-beauty"))
+    assert "3 seeds" in beauty
+    assert beauty.endswith("| distill |")
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
 def test_only_what_stands_between_the_markers_is_replaced(script: ModuleType) -> None:
     text = f"before\n{script.BEGIN}\nold\n{script.END}\nafter\n"
     once = script.replaced(text, "new", Path("page"))
