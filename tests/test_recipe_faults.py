@@ -187,6 +187,7 @@ def test_relative_paths_count_from_where_they_were_given(tmp_path: Path, monkeyp
     ("data: {joins: [{path: a, on: b}]}", "data.joins"), ("teacher: {model: sasrec, space: logit}", "teacher.space"),
     ("knowledge: {folds: 3}", "knowledge.folds"), ("student: {auxiliary: true}", "student.auxiliary"),
     ("evaluate: {slices: [day]}", "evaluate.slices"), ("group: user", "group"),
+    ("student: {train: {task_weights: gradient}}", "student.train.task_weights"),
 ])
 def test_keys_of_rows_mean_nothing_to_ranking(text: str, place: str) -> None:
     own = text if text.startswith("teacher") else f"teacher: {{model: sasrec}}\n{text}"
@@ -198,6 +199,8 @@ def test_keys_of_rows_mean_nothing_to_ranking(text: str, place: str) -> None:
     ("data: {clean: {user_core: 5}}", "data.clean", "a table that is clean"),
     ("knowledge: {top_k: 10}", "knowledge.top_k", "task: rank"), ("evaluate: {k: [5]}", "evaluate.k", "task: rank"),
     ("control: {scratch: true}", "control.scratch", "task: rank"),
+    ("student: {train: {negatives: 5}}", "student.train.negatives", "task: rank"),
+    ("teacher: {model: mlp, train: {balance: soft-then-hard}}", "teacher.train.balance", "task: rank"),
 ])
 def test_keys_of_ranking_mean_nothing_to_rows(text: str, place: str, instead: str) -> None:
     rows = "name: x\ntask: predict\nfeatures: {item: category}\nlabels: {click: click}\n"

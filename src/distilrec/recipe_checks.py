@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from distilrec.errors import DistilrecError, nearest
 from distilrec.recipe import Recipe
-from distilrec.training.settings import TrainSettings
+from distilrec.training.settings import RANK_ONLY, ROW_ONLY, TrainSettings
 
 __all__ = [
     "MEMBER_STEP", "OF_RANKING", "OF_ROWS", "OF_THE_RUN", "Fault", "Place", "arguments", "common", "expectation",
@@ -29,14 +29,15 @@ OF_ROWS = (
     "data.joins", "features", "labels", "group", "weight", "teacher.features", "teacher.space",
     "teacher.trust", "knowledge.hidden", "knowledge.folds", "knowledge.extra", "knowledge.swap", "student.features",
     "student.auxiliary", "control.single_task", "evaluate.slices",
+    *(f"{section}.train.{name}" for section in ("student", "teacher") for name in ROW_ONLY),
 )
 OF_RANKING = (
     "data.layout", "data.items", "data.users", "data.text", "data.clean", "text", "knowledge.top_k",
     "knowledge.temperature", "control.scratch", "evaluate.k", "evaluate.seen", "evaluate.candidates",
     "evaluate.fusion", "evaluate.cascade",
     "student.layers", "refit", "knowledge.weights", "knowledge.signals", "student.trust", "student.own_temperature",
-    "student.interpolation", "student.generations", "student.audit", "student.train.balance", "student.train.weighting",
-    "student.train.teacher", "student.train.decay", "student.train.experts",
+    "student.interpolation", "student.generations", "student.audit",
+    *(f"{section}.train.{name}" for section in ("student", "teacher") for name in RANK_ONLY),
 )
 
 

@@ -221,3 +221,9 @@ def test_a_store_is_of_all_that_were_asked(clicks: RowSplit, teacher: TrainedRow
         store = extract_rows(one, clicks, tmp_path / "s", held_out=other, extra=0.1, swap=["item"])
         digests.add(store.manifest["identity"]["teacher_digest"])
     assert len(digests) == 2
+
+
+@pytest.mark.parametrize("given", [{"balance": "soft-then-hard"}, {"negatives": 5}, {"weighting": ["consistency"]}])
+def test_settings_of_ranking_are_refused(clicks: RowSplit, given: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="for a model of rows"):
+        train_rows("mlp", clicks, MODEL, quick(**given), metric="auc")

@@ -19,7 +19,7 @@ from distilrec.models.fields import inputs_of
 from distilrec.training.loop import Fit, check_device, run
 from distilrec.training.row_objective import Learner, row_objective, variances_of
 from distilrec.training.row_validate import parse_row_metric, row_metric
-from distilrec.training.settings import TrainSettings
+from distilrec.training.settings import RANK_ONLY, TrainSettings
 from distilrec.types import Knowledge
 from distilrec.types_rows import Head, RowSplit
 
@@ -126,13 +126,18 @@ def fit_rows(
         auxiliary: the soft terms teach an auxiliary head instead of the served one.
         folder, min_steps, origin: see training.loop.run.
     Raises:
-        RecipeError, KnowledgeError: a loss that no head has, a soft one without its knowledge, an unknown metric.
+        RecipeError, KnowledgeError: a loss that no head has, a soft one without its knowledge, an unknown metric, a
+            setting that only ranking reads.
         TrainingError: NaN, a checkpoint of another run, nothing to train or to validate on.
     """
     losses = dict(losses or default_losses(split.heads))
     check_row_terms(losses, split.heads, knowledge)
     parse_row_metric(metric, split.heads)
     check_device(settings)
+    for name in RANK_ONLY:
+        if getattr(settings, name) != TrainSettings.model_fields[name].get_default(call_default_factory=True):
+            raise RecipeError(problem(f"{name} = {getattr(settings, name)!r} for a model of rows",
+                                      "settings that training on rows reads", f"leave {name} out"))
     work = RowWork(split, features, settings, losses=losses, knowledge=knowledge, metric=metric)
     hint_width = work.known["hidden"].shape[1] if "hidden" in work.known else 0
     torch.manual_seed(settings.seed + 1)  # the first weights of what only training needs

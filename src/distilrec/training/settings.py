@@ -6,10 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["LOWER", "ROW_SELECTION_METRICS", "SELECTION_METRICS", "Augment", "TrainSettings", "lower_is_better"]
+__all__ = [
+    "LOWER", "RANK_ONLY", "ROW_ONLY", "ROW_SELECTION_METRICS", "SELECTION_METRICS", "Augment", "TrainSettings",
+    "lower_is_better",
+]
 
 SELECTION_METRICS = ("ndcg", "recall", "hit_rate", "mrr")  # what the best weights can be chosen by: rank
 ROW_SELECTION_METRICS = ("auc", "gauc", "log_loss", "rmse", "mae", "micro_f1")  # predict and tag
+# fields of TrainSettings that only one half of the tasks reads; the other refuses them
+RANK_ONLY = ("negatives", "negative_power", "balance", "weighting", "teacher", "decay", "experts", "score_scale",
+             "augment", "windows")
+ROW_ONLY = ("task_weights", "calibrate")
 LOWER = ("log_loss", "rmse", "mae")  # of these less is better
 
 
