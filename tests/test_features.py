@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -151,3 +152,4 @@ def test_a_whole_number_written_with_a_point_is_that_number():
     texts = ["3.0", "-12.0", "0.0", "007.0", "3.00", "1.5", "v1.0", ".0", "", None]
     assert category_keys([texts]) == ["3", "-12", "0", "007.0", "3.00", "1.5", "v1.0", ".0", None, None]
     assert category_keys([[*texts, 1]])[:-1] == category_keys([texts])
+    assert category_keys([[Decimal("3.00"), Decimal("2.50"), Decimal(10**20)]]) == ["3", "2.5", str(10**20)]

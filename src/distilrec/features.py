@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from functools import cached_property
 from itertools import islice, repeat
 from types import NoneType
@@ -179,6 +180,8 @@ def _key(value: Any) -> str | None:
         if math.isnan(number):
             return None
         return str(int(number)) if number.is_integer() else repr(number)
+    if isinstance(value, Decimal) and value.is_finite():
+        return str(int(value)) if value == value.to_integral_value() else repr(float(value))
     if isinstance(value, list | tuple | dict | np.ndarray):
         raise DataError(problem(f"{value!r:.60} where one category value belongs", "text or a number"))
     return str(value)

@@ -140,3 +140,9 @@ def test_types():
     assert table["small"].to_list() == [0.1, 0.2, None]
     assert table["tags"].to_list() == [["a", "b"], [], None]
     assert table["array"].dtype == pl.List(pl.Int64)
+
+
+def test_a_join_that_finds_nothing():
+    other = pl.DataFrame({"k": [0, 1], "v": [5, 6]})
+    with pytest.raises(DataError, match="no row has a partner in joins.0; 'k' is 'a', 'b' here and '0', '1' there"):
+        join(read_rows(pl.DataFrame({"k": ["a", "b"]})), [{"frame": other, "on": "k"}])

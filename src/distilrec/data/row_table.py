@@ -151,7 +151,8 @@ def join(table: RowTable, joins: Iterable[Mapping[str, Any]]) -> RowTable:
     on: a column of both tables, whose values are unique in the other one. columns: only these (default: all).
     prefix: put before the names of the added columns. A relative path is looked for beside the table first. Rows
     without a partner are counted and have nulls.
-    Raises DataError for a join that is not of this form, a missing column, a repeated key and a name that is taken.
+    Raises DataError for a join that is not of this form, a missing column, a repeated key, a name that is taken, and
+    where no row at all has a partner.
     """
     for place, given in enumerate(joins):
         unknown = [f"{key!r}{nearest(key, _JOIN)}" for key in given if key not in _JOIN]
@@ -193,6 +194,10 @@ def _join(table: RowTable, where: str, given: Mapping[str, Any]) -> RowTable:
                                 "join a table with one row per key"))
     frame = table.frame.with_columns(left.alias("_key"))
     without = frame.join(other.select("_key"), on="_key", how="anti").height
+    if without == frame.height:
+        shown = [", ".join(map(repr, keys.drop_nulls().head(3).to_list())) for keys in (left, right)]
+        raise DataError(problem(f"{where}: no row has a partner in {name}; {key!r} is {shown[0]} here and {shown[1]} "
+                                "there", "keys written alike in both tables", "correct one of them"))
     frame = frame.join(other, on="_key", how="left", maintain_order="left").drop("_key")
     return replace(table, frame=frame, counts={**table.counts, f"rows without a partner in {name}": without})
 
