@@ -59,3 +59,29 @@ def test_none_changes_nothing_and_huge_logits_are_survived() -> None:
     assert calibration(OUTPUTS, predictions, labels, "none")[1].tolist() == [0, 0]
     scale, shift = calibration(OUTPUTS, predictions * 1e4, labels, "affine")
     assert np.isfinite([*scale, *shift]).all()
+
+
+def test_rows_of_a_sample_are_calibrated_to_the_whole_that_they_stand_for() -> None:
+    """Every positive and one in nine negatives kept: with weights of one over the chance, the rate is that of all."""
+    predictions, labels = biased(20_000)
+    kept = (labels[:, 0] == 1) | (np.random.default_rng(1).random(len(labels)) < 1 / 9)
+    predictions, labels = predictions[kept], labels[kept]
+    weights = np.where(labels[:, 0] == 1, 1.0, 9.0).astype(np.float32)
+    _, shift = calibration(OUTPUTS, predictions, labels, "shift", weights)
+    p = 1 / (1 + np.exp(-(predictions[:, 0] + shift[0])))
+    rate = np.average(labels[:, 0], weights=weights)
+    assert labels[:, 0].mean() > 0.7 and rate < 0.35
+    assert np.average(p, weights=weights) == pytest.approx(rate, abs=1e-6)
+    assert shift[0] == pytest.approx(-1, abs=0.1)  # the truth, which the sample alone would hide
+
+
+def test_weights_are_those_of_logistic_regression_and_0_leaves_a_row_out() -> None:
+    predictions, labels = biased(slope=2.0)
+    weights = np.random.default_rng(2).integers(0, 4, len(labels)).astype(np.float32)
+    scale, shift = calibration(OUTPUTS, predictions, labels, "affine", weights)
+    fitted = LogisticRegression(C=np.inf, tol=1e-8).fit(predictions[:, :1], labels[:, 0], sample_weight=weights)
+    assert (scale[0], shift[0]) == pytest.approx((fitted.coef_[0, 0], fitted.intercept_[0]), abs=1e-2)
+    some = weights > 0
+    assert calibration(OUTPUTS, predictions[some], labels[some], "affine", weights[some])[1] == pytest.approx(shift)
+    alike = calibration(OUTPUTS, predictions, labels, "affine", np.full(len(labels), 5.0))
+    assert np.allclose(alike, calibration(OUTPUTS, predictions, labels, "affine"), atol=1e-6)

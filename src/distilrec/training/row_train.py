@@ -64,7 +64,8 @@ def train_rows(
     )
     valid = split.rows("valid")
     trained.scale, trained.shift = calibration(
-        split.outputs, trained.predict(split, valid), split.label_matrix(valid), settings.calibrate
+        split.outputs, trained.predict(split, valid), split.label_matrix(valid), settings.calibrate,
+        None if split.weights is None else split.weights[valid],
     )
     if folder is not None:
         trained.save(folder)
