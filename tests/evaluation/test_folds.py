@@ -141,3 +141,15 @@ def test_faults_of_a_document_are_named(place: str, value: Any, seen: str, tmp_p
 def test_a_document_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cross-validate"):
         folds.read_folds(tmp_path / "crossval.json")
+
+
+def test_draws_of_a_calibration_error_have_its_value_as_their_mean() -> None:
+    def both(seed: int) -> Asked:
+        z, y, units = told(seed, 400, 80)
+        return Asked(row_statistics(z, y, None, HEADS), units)
+
+    found = folds.fold_samples({"m": [[both(0)], [both(1)]]}, unit="groups", resamples=100)["m"]
+    sample = found["click.calibration_error"]
+    assert sample.draws.mean() == pytest.approx(sample.value)
+    low, high = sample.interval()
+    assert low <= sample.value <= high

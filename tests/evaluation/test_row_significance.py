@@ -129,3 +129,42 @@ def test_auc_interval_is_that_of_delong() -> None:
     sample = rs.row_samples(z[None, :, None], y[:, None], None, [Head("click")], resamples=2000)["auc"]
     assert sample.value == pytest.approx(auc(z, y))
     assert sample.draws.std() == pytest.approx(spread, rel=0.08)
+
+
+def calibrated(seed: int, n: int = 1500) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [2, n] of two different models, both perfectly calibrated and alike in all but the rows, and labels [n].
+
+    Either knows one of two causes: its answer is the mean of the truth over the other.
+    """
+    rng = np.random.default_rng(seed)
+    causes = rng.integers(0, 40, (2, n))
+    level = np.linspace(-3, 1, 40)
+    truth = probability(level[:, None] + level)
+    known = np.stack([truth.mean(axis=1)[causes[0]], truth.mean(axis=0)[causes[1]]])
+    labels = (rng.random(n) < truth[causes[0], causes[1]]).astype(np.float32)
+    return np.log(known / (1 - known)).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_interval_of_the_calibration_error_holds_its_value_and_equal_models_do_not_differ(grouped: bool) -> None:
+    holds = 0
+    for seed in range(20):
+        z, y = calibrated(seed)
+        groups = np.arange(len(y)) // 5 if grouped else None
+        one, other = (rs.row_samples(model[None, :, None], y[:, None], groups, [Head("click")], resamples=200)
+                      ["calibration_error"] for model in z)
+        for sample in (one, other):
+            low, high = sample.interval()
+            assert low <= sample.value <= high
+            assert np.mean(sample.draws) == pytest.approx(sample.value)
+        low, high = rs.compare_samples(one, other).interval
+        holds += low <= 0 <= high
+    assert holds >= 17
+
+
+def test_only_the_calibration_error_is_moved() -> None:
+    draws = np.array([0.2, np.nan, 0.4])
+    assert rs.centered("click.log_loss", 0.1, draws) is draws
+    assert rs.centered("click.calibration_error", 0.1, draws) == pytest.approx([0.0, np.nan, 0.2], nan_ok=True)
+    nothing = np.full(3, np.nan)
+    assert np.isnan(rs.centered("calibration_error", 0.1, nothing)).all()

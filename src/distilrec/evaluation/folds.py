@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.pointwise import Ranked, Statistic
-from distilrec.evaluation.row_significance import Sample, compare_samples
+from distilrec.evaluation.row_significance import Sample, centered, compare_samples
 from distilrec.evaluation.row_terms import Terms
 from distilrec.files import read_json, write_json
 
@@ -142,8 +142,9 @@ def fold_samples(
         for name, folds in asked.items():
             for m in metrics[name]:
                 draws[name][m][block] = _mean_of(folds, m, counts)
-    return {name: {m: Sample(float(_mean_of(folds, m, None)), draws[name][m], size, unit) for m in metrics[name]}
-            for name, folds in asked.items()}
+    values = {name: {m: float(_mean_of(folds, m, None)) for m in metrics[name]} for name, folds in asked.items()}
+    return {name: {m: Sample(value, centered(m, value, draws[name][m]), size, unit) for m, value in of.items()}
+            for name, of in values.items()}
 
 
 def folds_document(

@@ -181,7 +181,8 @@ def _result(
         valid={name: values for name, values in valid.items() if not np.isnan(values).any()},
         groups={name: {m: np.array([[g[name][m]] for g in grouped] * repeat) for m in grouped[0][name]}
                 for name in grouped[0]},
-        intervals={name: span for name in defined if (span := samples[name].interval()) is not None},
+        intervals={name: (max(0.0, span[0]) if base_name(name) == "calibration_error" else span[0], span[1])
+                   for name in defined if (span := samples[name].interval()) is not None},
         thresholds={name: [float(p) for p in np.atleast_1d(probability(np.mean([c[name] for c in thresholds], axis=0)))]
                     for name in thresholds[0]},
     )

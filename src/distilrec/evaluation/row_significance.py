@@ -3,6 +3,10 @@
 The rows of one user (or request) are alike, so whole groups are drawn with replacement, and rows where there are no
 groups: the cluster bootstrap of Field and Welsh (JRSS B 69, 2007). Every model sees the same draws. Metrics that are
 functions of sums over rows cost one matrix product for all draws; the AUC is sorted once and costs O(n) a draw.
+
+The calibration error is a sum of absolute values, which the noise of a resample only makes larger: its draws lie above
+the value that they are draws of, and their interval can leave that value out. They are moved so that their mean is the
+value. The value itself remains what it is on finite rows: a little above the calibration error of the population.
 """
 
 from __future__ import annotations
@@ -13,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distilrec.errors import DataError, problem
-from distilrec.evaluation.pointwise import Ranked, Statistic, check_rows, row_statistics
+from distilrec.evaluation.pointwise import Ranked, Statistic, base_name, check_rows, row_statistics
 from distilrec.evaluation.row_terms import Terms
 from distilrec.evaluation.significance import Comparison, interval_and_p
 from distilrec.types_rows import Head
 
-__all__ = ["Sample", "compare_samples", "mean_over_seeds", "resample", "row_samples"]
+__all__ = ["Sample", "centered", "compare_samples", "mean_over_seeds", "resample", "row_samples"]
 
 _CHUNK = 200000  # weights held at a time
 
@@ -67,7 +71,19 @@ def resample(
         for name, order in ranked.items():
             draws[name][block] = order.of(counts)
     unit = "rows" if groups is None else "groups"
-    return {name: Sample(float(one.of()), draws[name], size, unit) for name, one in statistics.items()}
+    values = {name: float(one.of()) for name, one in statistics.items()}
+    return {name: Sample(value, centered(name, value, draws[name]), size, unit) for name, value in values.items()}
+
+
+def centered(metric: str, value: float, draws: np.ndarray) -> np.ndarray:
+    """The draws [R] of a calibration error moved to have its value as their mean; those of other metrics as they are.
+
+    A moved draw can be below 0, where no calibration error lies: only the differences of two are read below 0.
+    """
+    known = ~np.isnan(draws)
+    if base_name(metric) != "calibration_error" or not known.any():
+        return draws
+    return draws + (value - draws[known].mean())
 
 
 def mean_over_seeds(samples: Sequence[Mapping[str, Sample]]) -> dict[str, Sample]:
