@@ -228,3 +228,13 @@ def test_users_with_too_few_events_are_left_out() -> None:
     assert training_examples(split, 5).users.tolist() == [2]
     assert training_examples(split, 5, open_end=True).users.tolist() == [1, 2]
     assert training_examples(split, 5, needs_history=False).users.tolist() == [1, 2]
+
+
+def test_users_without_history_are_not_sorted_by_how_much_they_did() -> None:
+    """A step takes the mean over its labels: in sorted batches a label of a short user would weigh more."""
+    split = walk_split(users=64, items=30, length=9)
+    examples = training_examples(split, 200, needs_history=False)
+    batches = list(epoch_batches(split, examples, 8, np.random.default_rng(0), needs_history=False))
+    order = np.random.default_rng(0).permutation(len(examples))
+    assert np.concatenate([batch.users for batch in batches]).tolist() == examples.users[order].tolist()
+    assert all(len(batch.users) == 8 for batch in batches)
