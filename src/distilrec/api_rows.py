@@ -276,5 +276,6 @@ def decision_thresholds(trained: TrainedRows, split: RowSplit) -> dict[str, floa
     rows = split.rows("valid")
     if not len(rows):
         return {}
-    found = choose_thresholds(trained.predict(split, rows), split.label_matrix(rows), split.heads)
+    found = choose_thresholds(trained.predict(split, rows), split.label_matrix(rows), split.heads,
+                              weights=None if split.weights is None else split.weights[rows])
     return {name: probability(np.asarray(cut)).tolist() for name, cut in found.items()}

@@ -145,9 +145,10 @@ def _answers(model: Any, split: RowSplit, metrics: set[str]) -> Asked:
         return np.asarray(told)
 
     valid, test = split.rows("valid"), split.rows("test")
-    cuts = choose_thresholds(of(valid), split.label_matrix(valid), split.heads)
+    on_valid, on_test = (None if split.weights is None else split.weights[rows] for rows in (valid, test))
+    cuts = choose_thresholds(of(valid), split.label_matrix(valid), split.heads, weights=on_valid)
     groups = None if split.groups is None else split.groups[test]
-    found = row_statistics(of(test), split.label_matrix(test), groups, split.heads, cuts)
+    found = row_statistics(of(test), split.label_matrix(test), groups, split.heads, cuts, weights=on_test)
     units = test if groups is None else groups.astype(np.int64)
     return Asked({name: one for name, one in found.items() if name in metrics}, units)
 

@@ -206,3 +206,81 @@ def test_directions_are_stated_for_every_metric() -> None:
     higher = names - pw.LOWER - pw.NEUTRAL
     assert higher == {"auc", "gauc", "uauc", "accuracy", "precision", "recall", "f1", "hit", "micro_precision",
                       "micro_recall", "micro_f1", "macro_precision", "macro_recall", "macro_f1"}
+
+
+def weighted_world(n: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(predictions [n, 5], labels with holes, weights of 0 to 9)."""
+    rng = np.random.default_rng(8)
+    z = rng.normal(-0.5, 1.5, (n, 6)).round(1).astype(np.float32)
+    y = (rng.random((n, 6)) < pw.probability(z)).astype(np.float32)
+    y[:, 1] = z[:, 1] + rng.normal(size=n)
+    y[rng.random((n, 6)) < 0.05] = np.nan
+    return z, y, rng.integers(0, 10, n).astype(np.float32)
+
+
+def test_weights_against_sample_weights_of_scikit_learn() -> None:
+    z, y, w = weighted_world()
+    found = pw.evaluate_rows(z, y, None, [CLICK, RATING, TAGS], {"click": -0.5, "tags": 0.1}, weights=w)
+    on = ~np.isnan(y)
+    a, b = on[:, 0], on[:, 1]
+    p = pw.probability(z[a, 0])
+    said, mine = z[a, 0] >= -0.5, {"sample_weight": w[a]}
+    truth = y[a, 0]
+    rate = np.average(truth, weights=w[a])
+    loss = sk.log_loss(truth, p, **mine)
+    assert found["click.log_loss"] == pytest.approx(loss, abs=1e-7)
+    assert found["click.normalized_entropy"] == pytest.approx(
+        loss / -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate)), abs=1e-6)
+    assert found["click.auc"] == pytest.approx(sk.roc_auc_score(truth, z[a, 0], **mine), abs=1e-12)
+    assert found["click.f1"] == pytest.approx(sk.f1_score(truth, said, **mine))
+    assert found["click.accuracy"] == pytest.approx(sk.accuracy_score(truth, said, **mine))
+    assert found["click.mean_prediction"] == pytest.approx(np.average(p, weights=w[a]))
+    assert found["click.calibration_ratio"] == pytest.approx(np.average(p, weights=w[a]) / rate)
+    stars = {"sample_weight": w[b]}
+    assert found["rating.rmse"] == pytest.approx(sk.root_mean_squared_error(y[b, 1], z[b, 1], **stars))
+    assert found["rating.mae"] == pytest.approx(sk.mean_absolute_error(y[b, 1], z[b, 1], **stars))
+    cells, wide = on[:, 2:].ravel(), w.repeat(4)
+    tags = {"sample_weight": wide[cells]}
+    assert found["tags.log_loss"] == pytest.approx(
+        sk.log_loss(y[:, 2:].ravel()[cells], pw.probability(z[:, 2:].ravel()[cells]), **tags), abs=1e-7)
+    assert found["tags.micro_f1"] == pytest.approx(
+        sk.f1_score(y[:, 2:].ravel()[cells], z[:, 2:].ravel()[cells] >= 0.1, **tags))
+    alone = pw.evaluate_classes(z, y, [CLICK, RATING, TAGS], weights=w)["tags: cheap"]
+    c = on[:, 3]
+    assert alone["tags.auc"] == pytest.approx(sk.roc_auc_score(y[c, 3], z[c, 3], sample_weight=w[c]), abs=1e-12)
+
+
+def test_whole_weights_are_rows_that_are_there_so_often() -> None:
+    """All but the bins of equal numbers of rows, and the orders inside groups, which take rows as they are."""
+    z, y, w = weighted_world()
+    groups, rows = np.arange(len(w)) % 40, np.repeat(np.arange(len(w)), w.astype(int))
+    heads, cuts = [CLICK, RATING, TAGS], {"click": -0.5, "tags": 0.1}
+    found = pw.evaluate_rows(z, y, groups, heads, cuts, weights=w)
+    repeated = pw.evaluate_rows(z[rows], y[rows], groups[rows], heads, cuts)
+    plain = pw.evaluate_rows(z, y, groups, heads, cuts)
+    for name, value in found.items():
+        if pw.base_name(name) != "calibration_error":
+            same = plain if pw.base_name(name) in pw.UNWEIGHTED else repeated
+            assert value == pytest.approx(same[name], abs=1e-9), name
+    for by_class in (True, False):
+        chosen = pw.choose_thresholds(z, y, heads, by_class=by_class, weights=w)
+        again = pw.choose_thresholds(z[rows], y[rows], heads, by_class=by_class)
+        assert chosen["click"] == pytest.approx(again["click"]) and chosen["tags"] == pytest.approx(again["tags"])
+    alike = pw.evaluate_rows(z, y, groups, heads, cuts, weights=np.full(len(w), 3.0))
+    assert alike == pytest.approx(plain)
+
+
+def test_a_sample_of_negatives_is_calibrated_by_weight() -> None:
+    """A model that is right about the whole: without weights it looks wrong by half, with them it is right."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(-2.5, 1, 60_000).astype(np.float32)
+    y = (rng.random(len(z)) < pw.probability(z)).astype(np.float32)
+    kept = (y == 1) | (rng.random(len(z)) < 1 / 9)
+    z, y = z[kept, None], y[kept, None]
+    w = np.where(y[:, 0] == 1, 1, 9).astype(np.float32)
+    plain, found = (pw.evaluate_rows(z, y, None, [CLICK], weights=one) for one in (None, w))
+    assert plain["calibration_ratio"] < 0.5 and plain["calibration_error"] > 0.3
+    assert found["calibration_ratio"] == pytest.approx(1, abs=0.05) and found["calibration_error"] < 0.01
+    curve = pw.calibration_curve(pw.probability(z), y, weights=w[:, None])
+    assert all(one["label"] == pytest.approx(one["prediction"], abs=0.04) for one in curve)
+    assert sum(one["rows"] for one in curve) == len(y)

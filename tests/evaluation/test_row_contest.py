@@ -207,3 +207,32 @@ def test_a_bundle_that_refuses_the_rows_leaves_a_note(row_bundle, row_split: Row
     found = row_contest([RowContestant("s", "student", [row_bundle])], split, metric="click.auc", resamples=20)
     assert entry(found, "s")["latency_ms"] is None
     assert any("latency of s was not measured" in note and "'cheap'" in note for note in found["notes"])
+
+
+def test_rows_of_a_report_count_by_their_weight(split: RowSplit) -> None:
+    weights = np.random.default_rng(1).integers(1, 10, len(split)).astype(np.float32)
+    weighted = dataclasses.replace(split, weights=weights)
+    one = RowContestant("small", "student", [Noisy(1.1)])
+    report = row_contest([one], weighted, metric="click.log_loss", slices=("colors",), resamples=50)
+    without = "click.gauc, click.uauc, buy.gauc, buy.uauc"
+    assert report["protocol"]["weights"] == f"rows count by their weight, but for {without}"
+    valid, test = split.rows("valid"), split.rows("test")
+    model, labels = Noisy(1.1), split.label_matrix(test)
+    cuts = choose_thresholds(model.predict(split, valid), split.label_matrix(valid), split.heads,
+                             weights=weights[valid])
+    truth = evaluate_rows(model.predict(split, test), labels, split.groups[test], split.heads, cuts,
+                          weights=weights[test])
+    told = entry(report, "small")
+    assert {name: stats["mean"] for name, stats in told["metrics"]["test"].items()} == pytest.approx(truth)
+    for name, stats in told["metrics"]["test"].items():
+        if stats.get("interval") and name.endswith(("log_loss", "calibration_error", "rmse")):
+            assert stats["interval"][0] <= stats["mean"] <= stats["interval"][1], name
+    heads = report["dataset"]["heads"]
+    assert heads["click"]["base_rate"] == pytest.approx(np.average(labels[:, 0], weights=weights[test]))
+    assert heads["tags"]["classes"]["cheap"] == pytest.approx(np.average(labels[:, 4], weights=weights[test]))
+    inside = np.array(["red" in c for c in split.raw.column("colors").take(pa.array(test)).to_pylist()])
+    part = evaluate_rows(model.predict(split, test[inside]), labels[inside], split.groups[test[inside]], split.heads,
+                         cuts, weights=weights[test[inside]])
+    assert told["groups"]["colors=red"]["rating.rmse"]["mean"] == pytest.approx(part["rating.rmse"])
+    plain = row_contest([one], split, metric="click.log_loss", resamples=50)
+    assert "weights" not in plain["protocol"]

@@ -168,3 +168,19 @@ def test_only_the_calibration_error_is_moved() -> None:
     assert rs.centered("click.calibration_error", 0.1, draws) == pytest.approx([0.0, np.nan, 0.2], nan_ok=True)
     nothing = np.full(3, np.nan)
     assert np.isnan(rs.centered("calibration_error", 0.1, nothing)).all()
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_draw_of_weighted_rows_is_the_weighted_metric_of_the_drawn_rows(grouped: bool) -> None:
+    z, y, groups = world()
+    w = np.random.default_rng(4).integers(0, 5, 240).astype(np.float32)
+    given, size = (groups, 30) if grouped else (None, 240)
+    samples = rs.row_samples(z[None], y, given, HEADS, [CUTS], resamples=4, seed=5, weights=w)
+    rng = np.random.default_rng(5)
+    for r in range(4):
+        drawn = rng.integers(0, size, size, dtype=np.int32)
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in drawn]) if grouped else drawn
+        again = evaluate_rows(z[rows], y[rows], None, HEADS, CUTS, weights=w[rows])
+        for name, value in again.items():
+            if not name.endswith("calibration_error"):
+                assert samples[name].draws[r] == pytest.approx(value, abs=1e-9), name

@@ -227,3 +227,18 @@ def test_a_store_is_of_all_that_were_asked(clicks: RowSplit, teacher: TrainedRow
 def test_settings_of_ranking_are_refused(clicks: RowSplit, given: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="for a model of rows"):
         train_rows("mlp", clicks, MODEL, quick(**given), metric="auc")
+
+
+@pytest.mark.parametrize("how", ["none", "shift", "affine"])
+def test_a_sample_with_weights_is_answered_as_the_whole_that_it_stands_for(how: str, clicks: RowSplit) -> None:
+    """Negatives count nine times: a base rate of one half becomes one of one tenth, calibrated or not."""
+    labels = clicks.labels["click"][:, 0]
+    weighted = replace(clicks, weights=np.where(labels == 1, 1, 9).astype(np.float32))
+    model = train_rows("logistic", weighted, {}, quick(calibrate=how), metric="log_loss")
+    for part in ("valid", "test"):
+        rows = weighted.rows(part)
+        p = 1 / (1 + np.exp(-model.predict(weighted, rows)[:, 0].astype(np.float64)))
+        rate = np.average(labels[rows], weights=weighted.weights[rows])
+        assert rate < 0.15 and labels[rows].mean() > 0.4
+        exact = part == "valid" and how == "shift"
+        assert np.average(p, weights=weighted.weights[rows]) == pytest.approx(rate, abs=1e-5 if exact else 0.05)

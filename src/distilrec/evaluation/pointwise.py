@@ -5,6 +5,10 @@ are 0 or 1 (or values), NaN where not observed, and such cells are left out ever
 not define (an AUC of one class, ...) is NaN, never an error. A metric is named `[head.]metric[@k]`, without the head
 where there is only one.
 
+A table whose rows were drawn with unequal chances has a weight for each row. Metrics are then those of the whole that
+the rows stand for: means over rows are weighted, the AUC counts weighted pairs. gauc and uauc alone take rows as they
+are: a chance that depends on the label alone changes no order. Bins of the calibration error hold as many rows each.
+
     auc, gauc, uauc          order: over all rows; inside each group, weighted by rows; the same, each group once
     log_loss, normalized_entropy    the probabilities themselves; the second in units of the base rate's entropy
     calibration_error, calibration_ratio, mean_prediction     does 0.2 happen in 20 of 100 cases?
@@ -35,13 +39,14 @@ from distilrec.evaluation.row_terms import (
 from distilrec.types_rows import Head, Outputs
 
 __all__ = [
-    "CHANCE", "LOWER", "NEUTRAL", "Ranked", "Statistic", "auc", "base_name", "calibration_curve", "calibration_error",
-    "check_rows", "choose_threshold", "choose_thresholds", "evaluate_classes", "evaluate_rows", "gauc", "log_loss",
-    "mae", "metric_names", "normalized_entropy", "probability", "rmse", "row_statistics", "uauc",
+    "CHANCE", "LOWER", "NEUTRAL", "UNWEIGHTED", "Ranked", "Statistic", "auc", "base_name", "calibration_curve",
+    "calibration_error", "check_rows", "choose_threshold", "choose_thresholds", "evaluate_classes", "evaluate_rows",
+    "gauc", "log_loss", "mae", "metric_names", "normalized_entropy", "probability", "rmse", "row_statistics", "uauc",
 ]
 
 LOWER = frozenset({"log_loss", "normalized_entropy", "rmse", "mae", "calibration_error"})  # lower is better
 NEUTRAL = frozenset({"mean_prediction", "calibration_ratio"})  # best at a value, so neither
+UNWEIGHTED = frozenset({"gauc", "uauc"})  # of rows as they are, whatever their weights
 CHANCE = {"auc": 0.5, "gauc": 0.5, "uauc": 0.5}  # what guessing reaches; elsewhere 0
 
 Thresholds = Mapping[str, Any]  # head -> logit, or one for each class of tags
@@ -61,6 +66,13 @@ class Ranked:
         self.below, self.upto = (np.searchsorted(scores[negative], scores[positive], side=side)
                                  for side in ("left", "right"))  # type: ignore[call-overload]
         self.tied = bool((self.below != self.upto).any())
+        self.counts: tuple[np.ndarray, np.ndarray] | None = None  # of positives and negatives; one each without
+
+    def counted(self, counts: np.ndarray) -> Ranked:
+        """The same where row i stands for counts[i] rows, float [n]; to be called before `through`."""
+        other = copy.copy(self)
+        other.counts = counts[self.positive], counts[self.negative]
+        return other
 
     def through(self, groups: np.ndarray) -> Ranked:
         """The same, to be asked with a weight for each group [G] instead of each row."""
@@ -73,6 +85,8 @@ class Ranked:
         if weights is None:
             weights = np.ones(1 + max(self.positive.max(initial=0), self.negative.max(initial=0)))
         above, below = weights[..., self.positive], weights[..., self.negative]
+        if self.counts is not None:
+            above, below = above * self.counts[0], below * self.counts[1]
         beaten = np.zeros((*below.shape[:-1], below.shape[-1] + 1))
         np.cumsum(below, axis=-1, out=beaten[..., 1:])
         won = np.einsum("...i,...i->...", above, beaten[..., self.below])
@@ -135,64 +149,69 @@ def mae(values: np.ndarray, labels: np.ndarray) -> float:
     return _one(number_terms(values, labels)["mae"])
 
 
-def calibration_curve(predicted: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
+def calibration_curve(
+    predicted: np.ndarray, labels: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
+) -> list[dict[str, float]]:
     """[{"prediction", "label", "rows"}] of bins by rising prediction: mean predicted, mean observed, number of rows.
 
-    predicted: probabilities or values, any shape, as `labels`.
+    predicted: probabilities or values, any shape, as `labels` and, for weighted means, `weights`.
     """
     known = ~np.isnan(labels)
     p, y = predicted[known].astype(np.float64), labels[known].astype(np.float64)
-    which = bins_of(p, bins)
-    rows, sums, hits = (np.bincount(which, one, bins) for one in (np.ones(len(p)), p, y))
-    return [{"prediction": float(sums[i] / rows[i]), "label": float(hits[i] / rows[i]), "rows": int(rows[i])}
-            for i in np.flatnonzero(rows)]
+    which, w = bins_of(p, bins), np.ones(len(p)) if weights is None else weights[known].astype(np.float64)
+    rows, mass, sums, hits = (np.bincount(which, one, bins) for one in (np.ones(len(p)), w, w * p, w * y))
+    return [{"prediction": float(sums[i] / mass[i]), "label": float(hits[i] / mass[i]), "rows": int(rows[i])}
+            for i in np.flatnonzero(mass)]
 
 
-def choose_threshold(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """The logit from which F1 is highest when everything at or above it is called positive.
+def choose_threshold(predictions: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """The logit from which F1 (of weighted rows) is highest when everything at or above it is called positive.
 
     Between two predictions, so that a rounding error of either decides nothing; the highest of equal ones. Without a
     positive label there is nothing to choose by: 0, a probability of one half.
     """
     known = ~np.isnan(labels)
     z, y = predictions[known].astype(np.float64), labels[known] == 1
-    if not y.any():
+    w = np.ones(len(y)) if weights is None else weights[known].astype(np.float64)
+    if not (y & (w > 0)).any():
         return 0.0
     order = np.argsort(-z, kind="stable")
-    z, found = z[order], np.cumsum(y[order])
+    z, found, said = z[order], np.cumsum((y * w)[order]), np.cumsum(w[order])
     ends = np.flatnonzero(np.r_[z[1:] != z[:-1], True])
-    best = int(np.argmax(2 * found[ends] / (ends + 1 + y.sum())))
+    best = int(np.argmax(2 * found[ends] / (said[ends] + found[-1])))
     end = ends[best]
     return float(z[end] if end + 1 == len(z) else (z[end] + z[end + 1]) / 2)
 
 
 def choose_thresholds(
-    predictions: np.ndarray, labels: np.ndarray, heads: Sequence[Head], *, by_class: bool = True
+    predictions: np.ndarray, labels: np.ndarray, heads: Sequence[Head], *, by_class: bool = True,
+    weights: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """`choose_threshold` of every binary and tags head: {head: logit, or [C] logits of tags}.
 
     by_class: one threshold for each class; a class without a positive label has the one of all classes together,
         which is every class's if False.
+    weights: [n], how much each row counts.
     """
     outputs = Outputs(tuple(heads))
     chosen: dict[str, Any] = {}
     for head in heads:
         z, y = predictions[:, outputs.slices[head.name]], labels[:, outputs.slices[head.name]]
         if head.kind == "binary":
-            chosen[head.name] = choose_threshold(z[:, 0], y[:, 0])
+            chosen[head.name] = choose_threshold(z[:, 0], y[:, 0], weights)
         elif head.kind == "tags":
-            common = choose_threshold(z.ravel(), y.ravel())
+            common = choose_threshold(z.ravel(), y.ravel(), None if weights is None else weights.repeat(z.shape[1]))
             chosen[head.name] = np.array([
-                choose_threshold(z[:, c], y[:, c]) if by_class and (y[:, c] == 1).any() else common
+                choose_threshold(z[:, c], y[:, c], weights) if by_class and (y[:, c] == 1).any() else common
                 for c in range(z.shape[1])])
     return chosen
 
 
 def row_statistics(
     predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, heads: Sequence[Head],
-    thresholds: Thresholds | None = None, *, k: Sequence[int] = (1, 3, 5),
+    thresholds: Thresholds | None = None, *, k: Sequence[int] = (1, 3, 5), weights: np.ndarray | None = None,
 ) -> dict[str, Statistic]:
-    """Every metric of `evaluate_rows` as something that can be asked again with other weights of the rows."""
+    """Every metric of `evaluate_rows` as something that can be asked again with other draws of the rows."""
     outputs, found = Outputs(tuple(heads)), {}
     for head in heads:
         z, y = predictions[:, outputs.slices[head.name]], labels[:, outputs.slices[head.name]]
@@ -208,13 +227,13 @@ def row_statistics(
             if cut is not None:
                 of_head.update(threshold_terms(z[:, 0], y[:, 0], cut))
         prefix = f"{head.name}." if len(heads) > 1 else ""
-        found.update({prefix + name: one for name, one in of_head.items()})
+        found.update({prefix + name: one for name, one in _counted(of_head, weights).items()})
     return found
 
 
 def evaluate_rows(
     predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, heads: Sequence[Head],
-    thresholds: Thresholds | None = None, *, k: Sequence[int] = (1, 3, 5),
+    thresholds: Thresholds | None = None, *, k: Sequence[int] = (1, 3, 5), weights: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Every metric of one model.
 
@@ -222,11 +241,12 @@ def evaluate_rows(
         predictions: float32 [n, O]; labels: float32 [n, O]; groups: int32 [n], or None for no GAUC and UAUC.
         thresholds: head -> logit, of `choose_thresholds` on validation; without them no decisions are measured.
         k: cuts of hit@k and precision@k; those not below the number of classes are left out.
+        weights: float [n], how many rows each row stands for (all but GAUC and UAUC), or None for one each.
     Raises:
         DataError: shapes that do not fit, predictions that are not finite, binary labels other than 0 and 1.
     """
     check_rows(predictions, labels, groups, heads)
-    found = row_statistics(predictions, labels, groups, heads, thresholds, k=k)
+    found = row_statistics(predictions, labels, groups, heads, thresholds, k=k, weights=weights)
     return {name: _one(one) for name, one in found.items()}
 
 
@@ -238,7 +258,8 @@ def metric_names(heads: Sequence[Head], grouped: bool, k: Sequence[int] = (1, 3,
 
 
 def evaluate_classes(
-    predictions: np.ndarray, labels: np.ndarray, heads: Sequence[Head], thresholds: Thresholds | None = None
+    predictions: np.ndarray, labels: np.ndarray, heads: Sequence[Head], thresholds: Thresholds | None = None,
+    weights: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
     """The metrics of every class of the tags heads: {"head: class": {"[head.]auc": ..., "[head.]f1": ...}}."""
     outputs, found = Outputs(tuple(heads)), {}
@@ -251,7 +272,8 @@ def evaluate_classes(
             if thresholds is not None and head.name in thresholds:
                 cut = np.broadcast_to(thresholds[head.name], len(head.classes))[c]
                 values.update(threshold_terms(z, y, cut))
-            found[f"{head.name}: {name}"] = {prefix + key: _one(one) for key, one in values.items()}
+            found[f"{head.name}: {name}"] = {
+                prefix + key: _one(one) for key, one in _counted(values, weights).items()}
     return found
 
 
@@ -283,6 +305,14 @@ def base_name(metric: str) -> str:
     ('auc', 'hit')
     """
     return metric.rpartition(".")[2].partition("@")[0]
+
+
+def _counted(statistics: Mapping[str, Statistic], weights: np.ndarray | None) -> dict[str, Statistic]:
+    """Statistics of one head with the weights of the rows, where there are any and the metric takes them."""
+    if weights is None:
+        return dict(statistics)
+    counts = weights.astype(np.float64)
+    return {name: one if name in UNWEIGHTED else one.counted(counts) for name, one in statistics.items()}
 
 
 def _one(statistic: Statistic) -> float:

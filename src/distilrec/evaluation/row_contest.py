@@ -13,6 +13,7 @@ from distilrec.evaluation.contest import Report
 from distilrec.evaluation.cost import bundle_bytes, bundle_parameters, row_latency
 from distilrec.evaluation.pointwise import (
     NEUTRAL,
+    UNWEIGHTED,
     base_name,
     calibration_curve,
     check_rows,
@@ -57,6 +58,7 @@ class _Test:
     rows: np.ndarray
     labels: np.ndarray
     groups: np.ndarray | None
+    weights: np.ndarray | None
     slices: dict[str, np.ndarray]
     k: Sequence[int]
     resamples: int
@@ -89,7 +91,7 @@ def row_contest(
             raise DataError(problem(f"{one.name!r} has {len(one.instances)} instances",
                                     f"one, or one for each of {len(seeds)} seeds"))
     test = _Test(split, rows, split.label_matrix(rows), None if split.groups is None else split.groups[rows],
-                 slices_of(split, rows, slices), k, resamples, requests)
+                 _weights(split, rows), slices_of(split, rows, slices), k, resamples, requests)
     results: list[ModelResult] = []
     samples: dict[str, dict[str, Sample]] = {}
     notes = _notes_on(test)
@@ -106,6 +108,9 @@ def row_contest(
     protocol: dict[str, Any] = {"split": split.method, "selection": "validation", "seeds": list(seeds)}
     if any(head.kind != "number" for head in split.heads):
         protocol["thresholds"] = "highest F1 on the validation part, for each model and seed"
+    if split.weights is not None:
+        without = [name for name in known if base_name(name) in UNWEIGHTED]
+        protocol["weights"] = "rows count by their weight" + (f", but for {', '.join(without)}" if without else "")
     if any(head.kind == "tags" for head in split.heads):
         protocol["k"] = list(k)
     task: Task = "tag" if all(head.kind == "tags" for head in split.heads) else "predict"
@@ -117,18 +122,22 @@ def row_contest(
 
 
 def row_facts(split: RowSplit, slices: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
-    """The "dataset" entry of a report: users are groups, interactions rows; base rates are of the test part."""
+    """The "dataset" entry of a report: users are groups, interactions rows; base rates are of the test part, weighted
+    where its rows are."""
     rows = split.rows("test")
+    weights = np.ones(len(rows)) if split.weights is None else split.weights[rows].astype(np.float64)
     heads: dict[str, dict[str, Any]] = {}
     for head in split.heads:
         labels = split.labels[head.name][rows]
         seen = ~np.isnan(labels)
-        mean = float(labels[seen].mean(dtype=np.float64)) if seen.any() else None
+        counts = np.where(seen, weights[:, None], 0.0)
+        totals, sizes = (np.nan_to_num(labels) * counts).sum(axis=0), counts.sum(axis=0)
+        mean = float(totals.sum() / sizes.sum()) if sizes.any() else None
         heads[head.name] = {"kind": head.kind, "mean" if head.kind == "number" else "base_rate": mean,
                             "observed": int(seen.any(axis=1).sum())}
         if head.kind == "tags":
             heads[head.name]["classes"] = {
-                name: float(np.mean(labels[seen[:, c], c])) if seen[:, c].any() else None
+                name: float(totals[c] / sizes[c]) if sizes[c] else None
                 for c, name in enumerate(head.classes)}
     return {
         "name": split.name, "digest": split.digest, "items": 0, "interactions": len(split),
@@ -149,19 +158,20 @@ def _result(
     for instance in one.instances:
         if len(valid_rows):
             before = _answers(instance, split, valid_rows, one.name)
-            chosen = choose_thresholds(before, valid_labels, heads)
+            on_rows = _weights(split, valid_rows)
+            chosen = choose_thresholds(before, valid_labels, heads, weights=on_rows)
             groups = None if split.groups is None else split.groups[valid_rows]
-            on_valid.append(evaluate_rows(before, valid_labels, groups, heads, chosen, k=test.k))
+            on_valid.append(evaluate_rows(before, valid_labels, groups, heads, chosen, k=test.k, weights=on_rows))
         else:  # without validation rows nothing can be chosen: one half
             chosen = {head.name: 0.0 for head in heads if head.kind != "number"}
         found = _answers(instance, split, test.rows, one.name)
-        on_test.append(evaluate_rows(found, test.labels, test.groups, heads, chosen, k=test.k))
+        on_test.append(evaluate_rows(found, test.labels, test.groups, heads, chosen, k=test.k, weights=test.weights))
         grouped.append(_tables(found, test, chosen))
         answers.append(found)
         thresholds.append(chosen)
         progress.advance(1, model=one.name)
     samples = row_samples(np.stack(answers), test.labels, test.groups, heads, thresholds, k=test.k,
-                          resamples=test.resamples)
+                          resamples=test.resamples, weights=test.weights)
     repeat = n_seeds if len(answers) == 1 else 1  # a baseline is the same for every seed
     columns = {name: np.array([[values[name]] for values in on_test] * repeat) for name in on_test[0]}
     served, path, milliseconds = _served(one), getattr(_served(one), "path", None), None
@@ -204,6 +214,10 @@ def _answers(instance: Any, split: RowSplit, rows: np.ndarray, name: str) -> np.
     return np.asarray(found)
 
 
+def _weights(split: RowSplit, rows: np.ndarray) -> np.ndarray | None:
+    return None if split.weights is None else split.weights[rows]
+
+
 def _served(one: RowContestant) -> Any:
     """The bundle that latency and size are of, if there is one."""
     return one.timed or next((instance for instance in one.instances if hasattr(instance, "scores")), None)
@@ -214,8 +228,10 @@ def _tables(answers: np.ndarray, test: _Test, thresholds: Mapping[str, Any]) -> 
     heads, tables = test.split.heads, {}
     for name, inside in test.slices.items():
         groups = None if test.groups is None else test.groups[inside]
-        tables[name] = evaluate_rows(answers[inside], test.labels[inside], groups, heads, thresholds, k=test.k)
-    return tables | evaluate_classes(answers, test.labels, heads, thresholds)
+        weights = None if test.weights is None else test.weights[inside]
+        tables[name] = evaluate_rows(answers[inside], test.labels[inside], groups, heads, thresholds, k=test.k,
+                                     weights=weights)
+    return tables | evaluate_classes(answers, test.labels, heads, thresholds, test.weights)
 
 
 def _curves(answers: np.ndarray, test: _Test) -> dict[str, list[dict[str, float]]]:
@@ -224,7 +240,8 @@ def _curves(answers: np.ndarray, test: _Test) -> dict[str, list[dict[str, float]
     for head in test.split.heads:
         place = test.split.outputs.slices[head.name]
         values = answers[:, :, place] if head.kind == "number" else probability(answers[:, :, place])
-        bins = calibration_curve(values, np.broadcast_to(test.labels[:, place], values.shape))
+        weights = None if test.weights is None else np.broadcast_to(test.weights[:, None], values.shape)
+        bins = calibration_curve(values, np.broadcast_to(test.labels[:, place], values.shape), weights=weights)
         if bins:
             curves[head.name] = [{**one, "rows": round(one["rows"] / len(answers))} for one in bins]
     return curves
@@ -234,7 +251,7 @@ def _notes_on(test: _Test) -> list[str]:
     """What the labels of the test part do not define, whatever the model."""
     heads, notes = test.split.heads, []
     found = evaluate_rows(np.zeros_like(test.labels), test.labels, test.groups, heads, {
-        head.name: 0.0 for head in heads if head.kind != "number"}, k=test.k)
+        head.name: 0.0 for head in heads if head.kind != "number"}, k=test.k, weights=test.weights)
     undefined = [name for name, value in found.items() if np.isnan(value)]
     if undefined:
         notes.append(f"{len(undefined)} metrics are not defined on the test part, whose labels are of one class or "

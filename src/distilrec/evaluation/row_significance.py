@@ -98,19 +98,19 @@ def mean_over_seeds(samples: Sequence[Mapping[str, Sample]]) -> dict[str, Sample
 def row_samples(
     predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, heads: Sequence[Head],
     thresholds: Sequence[Mapping[str, Any]] | None = None, *, k: Sequence[int] = (1, 3, 5), resamples: int = 1000,
-    seed: int = 0,
+    seed: int = 0, weights: np.ndarray | None = None,
 ) -> dict[str, Sample]:
     """Every metric of one model with its resamples.
 
     predictions: float32 [S, n, O], one for each training seed; labels [n, O]; groups [n]; thresholds: one for each
-    seed. Raises DataError as `evaluate_rows`.
+    seed; weights: [n], as for `evaluate_rows`. Raises DataError as `evaluate_rows`.
     """
     found = []
     for s, one in enumerate(predictions):
         check_rows(one, labels, groups, heads)
         cuts = None if thresholds is None else thresholds[s]
-        found.append(resample(row_statistics(one, labels, groups, heads, cuts, k=k), groups, len(labels),
-                              resamples=resamples, seed=seed))
+        found.append(resample(row_statistics(one, labels, groups, heads, cuts, k=k, weights=weights), groups,
+                              len(labels), resamples=resamples, seed=seed))
     return mean_over_seeds(found)
 
 

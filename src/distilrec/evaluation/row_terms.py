@@ -34,6 +34,10 @@ class Terms(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(self.finish(totals))
 
+    def counted(self, counts: np.ndarray) -> Terms:
+        """The same metric where row i stands for counts[i] rows, float [n]."""
+        return Terms(self.sums * counts[:, None], self.finish)
+
 
 def probability(logits: np.ndarray) -> np.ndarray:
     """float64: 1 / (1 + exp(-z)), without overflow."""

@@ -11,7 +11,7 @@ __all__ = ["BaseRate"]
 
 
 class BaseRate:
-    """The train part's base rate of every binary output, as a logit, and the mean of every number.
+    """The train part's base rate of every binary output, as a logit, and the mean of every number; by weight, if any.
 
     When to use it: as the floor. Normalized entropy is 1 and AUC one half here; a model that calibrates worse than this
     has learned nothing that a constant does not know.
@@ -25,8 +25,11 @@ class BaseRate:
     @classmethod
     def fit(cls, split: RowSplit) -> BaseRate:
         labels = split.label_matrix(split.rows("train")).astype(np.float64)
-        seen = ~np.isnan(labels)
-        means = np.where(seen, labels, 0).sum(0) / np.maximum(seen.sum(0), 1)
+        seen = (~np.isnan(labels)).astype(np.float64)
+        if split.weights is not None:  # on the scale of rows
+            weights = split.weights[split.rows("train")].astype(np.float64)
+            seen *= (weights / weights.mean())[:, None]
+        means = (np.nan_to_num(labels) * seen).sum(0) / np.maximum(seen.sum(0), 1e-9)
         for head in split.heads:
             if head.kind != "number":
                 where = split.outputs.slices[head.name]
