@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from distilrec.errors import DataError
-from distilrec.teachers.matrix import arrays, frame, matrix
+from distilrec.teachers.matrix import arrays, frame, matrix, named_or_matrix
 from distilrec.types_rows import RowSplit
 
 
@@ -67,3 +70,32 @@ def test_pandas_is_asked_for_by_name_only(clicks: RowSplit) -> None:
             frame(clicks, np.arange(3), "pandas")
     else:
         assert frame(clicks, np.arange(3), "pandas").shape == (3, 7)
+
+
+@pytest.fixture
+def seconds(clicks: RowSplit) -> RowSplit:
+    """With a raw column of Unix seconds, and one of the same where some are missing."""
+    times = pa.array(np.arange(300) + 1_700_000_001)
+    gaps = pa.array([None if i % 7 == 0 else 1_700_000_001.0 + i for i in range(300)])
+    return dataclasses.replace(clicks, raw=clicks.raw.append_column("seen_at", times).append_column("gaps", gaps))
+
+
+def test_whole_numbers_that_float32_makes_equal_are_refused(seconds: RowSplit) -> None:
+    rows = np.arange(1, 5)
+    for column in ("seen_at", "gaps"):
+        with pytest.raises(DataError, match=rf"(?s)'{column}' holds 17000000\d\d.*encoded:{column}"):
+            matrix(seconds, rows, ["price", column])
+        with pytest.raises(DataError, match=column):
+            arrays(seconds, rows, {"x": ["price", column]})
+        with pytest.raises(DataError, match=column):
+            named_or_matrix([column])(seconds, rows)
+    assert matrix(seconds, rows, ["seen_at"], np.float64)[0][:, 0].tolist() == (rows + 1_700_000_001).tolist()
+    assert arrays(seconds, rows, {"x": ["seen_at"]}, wide=["x"])["x"][:, 0].tolist() == (rows + 1_700_000_001).tolist()
+    assert arrays(seconds, rows, {"x": "seen_at"})["x"].dtype == np.int64
+
+
+def test_fractions_and_whole_numbers_that_fit_are_taken(clicks: RowSplit) -> None:
+    values = [2.0**24, -(2.0**24), 2.0**40, 1e9 + 0.3, float("nan"), float("inf")]  # 2^40 is a float32
+    raw = clicks.raw.append_column("some", pa.array([*values, *[0.0] * 294]))
+    found = matrix(dataclasses.replace(clicks, raw=raw), np.arange(6), ["some"])[0][:, 0]
+    assert found == pytest.approx(np.array(values, dtype=np.float32), nan_ok=True)

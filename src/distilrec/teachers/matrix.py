@@ -10,7 +10,7 @@ A column of an outside model is named by a source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,23 +37,26 @@ def matrix(split: RowSplit, rows: np.ndarray, columns: Sequence[Source], dtype: 
     """The sources side by side as numbers, and the name of each column.
 
     Returns:
-        float32 (or `dtype`) [n, M]; a missing raw number is NaN. float32 holds whole numbers up to 2^24 exactly: give
-        float64 where a raw column is larger, such as Unix seconds.
+        float32 (or `dtype`) [n, M]; a missing raw number is NaN. float32 holds whole numbers up to 2^24 exactly: a
+        raw column with larger ones, such as Unix seconds, needs float64.
     Raises:
-        DataError: an unknown source, or a raw column that is not made of numbers.
+        DataError: an unknown source, a raw column that is not made of numbers, or whole numbers that `dtype` would
+            make equal to their neighbors.
     """
     check_sources(split, columns)
     parts, names = [], []
     for source in columns:
         values, named = _columns(split, rows, source)
-        parts.append(values.astype(dtype, copy=False))
+        parts.append(_narrowed(values, dtype, source))
         names += named
     out = np.concatenate(parts, axis=1) if parts else np.empty((len(rows), 0), dtype=dtype)
     return out, names
 
 
-def arrays(split: RowSplit, rows: np.ndarray, inputs: Mapping[str, Source | Sequence[Source]]) -> dict[str, np.ndarray]:
-    """{input name: array}: a list of sources becomes a matrix float32 [n, M], one source what it is.
+def arrays(
+    split: RowSplit, rows: np.ndarray, inputs: Mapping[str, Source | Sequence[Source]], wide: Collection[str] = ()
+) -> dict[str, np.ndarray]:
+    """{input name: array}: a list of sources becomes a matrix float32 [n, M] (float64 if `wide`), one what it is.
 
     One source: raw numbers [n] (integers and truth values keep their type, with a missing value they are float64
     with NaN), raw text as objects [n] (None where missing), ids int32 [n] or [n, L] (-1 pads), vectors float32 [n, D].
@@ -61,7 +64,7 @@ def arrays(split: RowSplit, rows: np.ndarray, inputs: Mapping[str, Source | Sequ
     out: dict[str, np.ndarray] = {}
     for name, source in inputs.items():
         if not isinstance(source, str):
-            out[name] = matrix(split, rows, source)[0]
+            out[name] = matrix(split, rows, source, np.float64 if name in wide else np.float32)[0]
             continue
         check_sources(split, [source])
         prefix, feature = _parts(source)
@@ -74,10 +77,15 @@ def arrays(split: RowSplit, rows: np.ndarray, inputs: Mapping[str, Source | Sequ
     return out
 
 
-def named_or_matrix(inputs: Sequence[Source] | Mapping[str, Source | Sequence[Source]]) -> Any:
-    """A reader (split, rows) -> matrix [n, M] for a list of sources, or -> {input: array} for a mapping."""
+def named_or_matrix(
+    inputs: Sequence[Source] | Mapping[str, Source | Sequence[Source]], wide: Collection[str] = ()
+) -> Any:
+    """A reader (split, rows) -> matrix [n, M] for a list of sources, or -> {input: array} for a mapping.
+
+    wide: the inputs of a mapping whose matrix is float64.
+    """
     if isinstance(inputs, Mapping):
-        return lambda split, rows: arrays(split, rows, inputs)
+        return lambda split, rows: arrays(split, rows, inputs, wide)
     if isinstance(inputs, str) or not isinstance(inputs, Sequence) or not inputs:
         raise DataError(problem(f"inputs: {inputs!r:.80}", "a list of sources, or a mapping of input names to sources",
                                 f"a source is {_GRAMMAR}"))
@@ -143,6 +151,21 @@ def _columns(split: RowSplit, rows: np.ndarray, source: Source) -> tuple[np.ndar
     if encoded.ndim == 2:
         return encoded, [f"{name}[{place}]" for place in range(encoded.shape[1])]
     return encoded[:, None], [name]
+
+
+def _narrowed(values: np.ndarray, dtype: Any, source: Source) -> np.ndarray:
+    """The values as `dtype`. Raises DataError where that changes a whole number; fractions are rounded."""
+    out = values.astype(dtype, copy=False)
+    if out.dtype.itemsize >= 8 or _parts(source)[0] is not None:  # ids, counts and scaled numbers are small
+        return out
+    lost = values[(np.abs(values) > 2**24) & (np.floor(values) == values) & np.isfinite(values) & (out != values)]
+    if len(lost):
+        raise DataError(problem(
+            f"the raw column {source!r} holds {lost[0]:.0f}, and a matrix of {out.dtype} would read it as "
+            f"{float(lost[0].astype(dtype)):.0f}", f"whole numbers up to {2**24:,}, above which they run together",
+            f"give {source!r} as an input of its own (it keeps its type), write encoded:{source} where it is a "
+            "feature, or store it with an earlier zero (hours since the start of the log)"))
+    return out
 
 
 def _hot(feature: Feature, encoded: np.ndarray) -> tuple[np.ndarray, list[str]]:

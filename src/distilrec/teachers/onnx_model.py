@@ -55,6 +55,7 @@ def onnx_teacher(
     mapping = _inputs(session, inputs, split)
     read, said = _outputs(session, output, split.heads)
     kinds = {one.name: one for one in session.get_inputs()}
+    wide = [name for name, one in kinds.items() if one.type in ("tensor(double)", "tensor(int64)", "tensor(int32)")]
 
     def score(batch: dict[str, np.ndarray]) -> np.ndarray:
         n = len(next(iter(batch.values())))
@@ -70,7 +71,7 @@ def onnx_teacher(
         return read({one.name: answer for one, answer in zip(session.get_outputs(), answers, strict=True)}, n)
 
     return OutsidePredictor(
-        score, split, space=space, rows=named_or_matrix(mapping), name=name or path.stem, block=block,
+        score, split, space=space, rows=named_or_matrix(mapping, wide), name=name or path.stem, block=block,
         parameters=_parameters(path), digest=digest_of(path, mapping, said), narrow_logits=narrow_logits,
     )
 
