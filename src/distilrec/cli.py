@@ -83,7 +83,7 @@ def new(
 
     _refuse_existing(out, force)
     if not data.exists():
-        raise DataError(problem(f"there is nothing at {data}", "a file or folder of interactions", "check the path"))
+        raise DataError(problem(f"there is nothing at {data}", "a log or a table of rows", "check the path"))
     text, notes = guessed(data, task, label or [])
     parse_recipe(text, name=str(out))
     with atomic_file(out) as temporary:
@@ -297,7 +297,7 @@ def _recipe(
     overrides = list(settings or [])
     overrides += [f"{key}={value}" for key, value in (("device", device), ("threads", threads)) if value is not None]
     if data is not None and not data.exists():
-        raise DataError(problem(f"there is nothing at {data}", "a file or folder of interactions", "check --data"))
+        raise DataError(problem(f"there is nothing at {data}", "a log or a table of rows", "check --data"))
     recipe = load_recipe(recipe_file(name), overrides, data=None if data is None else data.resolve())
     use_threads(recipe.threads)
     return recipe, out or Path("runs") / recipe.name

@@ -85,6 +85,8 @@ def test_sentences_of_a_loss_are_turned_around(of_loss: dict[str, Any]) -> None:
         if model["role"] == "baseline":
             model["metrics"]["test"]["log_loss"]["mean"] = 0.01
     assert any("But base, a plain baseline, is better" in one for one in words.verdict_sentences(swapped))
+    words.comparison_of(swapped, words.main_student(swapped)["name"], "base", "log_loss")["interval"] = [-0.1, 0.2]
+    assert any("is ahead of the student, though not surely" in one for one in words.verdict_sentences(swapped))
 
 
 def test_columns_fit_the_task_and_name_the_better_direction(report: dict[str, Any], of_loss: dict[str, Any]) -> None:

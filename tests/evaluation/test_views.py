@@ -64,6 +64,12 @@ def test_sentences_say_what_the_numbers_say(make_report) -> None:
     assert f"closes {report['models'][1]['gap_closed']:.0%} of the gap" in text
 
 
+def test_a_student_larger_than_its_teacher_is_not_called_smaller(make_report) -> None:
+    report = make_report()
+    report["models"][1]["compression_ratio"] = 0.025
+    assert "400 k parameters, 40.0 times more, and" in " ".join(words.verdict_sentences(report))
+
+
 def test_sentences_of_the_other_outcomes(make_report, make_models) -> None:
     models = make_models()
     same = dataclasses.replace(models[1], test=models[2].test)

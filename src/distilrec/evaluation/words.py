@@ -79,7 +79,11 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     best = max(of_role(report, "baseline"), key=lambda model: sign * (mean_of(model, metric) or 0.0), default=None)
     if best is not None and sign * (mean_of(best, metric) or 0.0) > sign * (mean_of(student, metric) or 0.0):
         what = "a plain baseline" if is_rows(report) else "which needs no training"  # a logistic regression needs some
-        sentences.append(f"But {best['name']}, {what}, is better than the student: "
+        found = comparison_of(report, student["name"], best["name"], metric)
+        span = found["interval"] if found else None
+        unsure = span is not None and span[0] <= 0 <= span[1]
+        verb = "is ahead of the student, though not surely" if unsure else "is better than the student"
+        sentences.append(f"But {best['name']}, {what}, {verb}: "
                          f"{mean_of(best, metric):.4f} against {mean_of(student, metric):.4f}.")
     return [*sentences, *_calibration(report, student, teacher)]
 
@@ -127,7 +131,8 @@ def _against_teacher(student: Mapping[str, Any], teacher: Mapping[str, Any], met
         above = " above guessing" if base_name(metric) in CHANCE else ""
         start = f"It keeps {share:.0%} of the teacher's {name}{above}"
     ratio = student.get("compression_ratio")
-    small = f" with {human_count(student['parameters'])} parameters, {ratio:,.1f} times fewer" if ratio else ""
+    times = f"{ratio:,.1f} times fewer" if ratio and ratio >= 1 else f"{1 / ratio:,.1f} times more" if ratio else ""
+    small = f" with {human_count(student['parameters'])} parameters, {times}" if times else ""
     speed = student["latency_ms"]
     answer = f", and answers a request in {human_ms(speed['p50'])} (median, one core)" if speed else ""
     return f"{start}{small}{answer}."
