@@ -77,3 +77,16 @@ def test_one_class_only_and_no_label_and_nan_are_told() -> None:
     predictions[3, 0] = np.nan
     with pytest.raises(TrainingError, match="NaN"):
         row_metric("click.log_loss", OUTPUTS, predictions, labels)
+
+
+@pytest.mark.parametrize("metric", ["click.auc", "tags.auc", "click.gauc", "click.log_loss", "rating.rmse",
+                                    "rating.mae", "tags.micro_f1"])
+def test_a_row_of_weight_3_counts_as_three(metric: str) -> None:
+    predictions, labels, groups = answers()
+    weights = np.random.default_rng(1).integers(0, 4, len(labels)).astype(np.float32)
+    rows = np.repeat(np.arange(len(labels)), weights.astype(int) if "gauc" not in metric else 1)
+    again = row_metric(metric, OUTPUTS, predictions[rows], labels[rows], groups[rows])
+    assert row_metric(metric, OUTPUTS, predictions, labels, groups, weights) == pytest.approx(again, abs=1e-9)
+    if metric != "tags.micro_f1" and metric != "tags.auc":  # of which evaluation has another definition
+        room = pointwise.evaluate_rows(predictions, labels, groups, HEADS, weights=weights)
+        assert room[metric] == pytest.approx(again, abs=1e-9)

@@ -95,7 +95,8 @@ class RowWork:
         if not len(self.valid):
             raise TrainingError(problem("the validation part has no rows, so no best weights can be chosen",
                                         "at least one row of each class", "choose a split that keeps some"))
-        return row_metric(self.metric, self.split.outputs, self.answers(model), self.valid_labels, self.valid_groups)
+        return row_metric(self.metric, self.split.outputs, self.answers(model), self.valid_labels, self.valid_groups,
+                          None if self.split.weights is None else self.split.weights[self.valid])
 
     @torch.inference_mode()
     def hidden_width(self, model: nn.Module) -> int:

@@ -42,11 +42,13 @@ def parse_row_metric(metric: str, heads: tuple[Head, ...]) -> tuple[str, tuple[H
 
 
 def row_metric(
-    metric: str, outputs: Outputs, predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
+    metric: str, outputs: Outputs, predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> float:
     """The metric from predictions float32 [n, O] (logits, values) and labels [n, O] (NaN where not observed).
 
-    Without a head's name it is the mean over the heads that have it. `micro_f1` is that of the best threshold.
+    Without a head's name it is the mean over the heads that have it. `micro_f1` is that of the best threshold. weights
+    [n]: how much each row counts, in all but `gauc`.
 
     Raises:
         TrainingError: no observed label, one class only, or predictions that are not finite.
@@ -60,16 +62,18 @@ def row_metric(
         where = outputs.slices[head.name]
         z, y = predictions[:, where].astype(np.float64), labels[:, where]
         known = ~np.isnan(y)
+        counts = None if weights is None else np.broadcast_to(weights.astype(np.float64)[:, None], y.shape)
         if not known.any():
             raise TrainingError(problem(f"no validation row has a label of {head.name!r}", "at least one of each class",
                                         "look at the counts that `distilrec prepare` printed"))
         if name == "gauc":
             value = _gauc(z[:, 0], y[:, 0], groups)
         elif name == "auc":  # tags: the mean over the classes that have both
-            each = [_auc(z[known[:, c], c], y[known[:, c], c]) for c in range(y.shape[1])]
+            each = [_auc(z[k, c], y[k, c]) if counts is None else _weighted_auc(z[k, c], y[k, c], counts[k, c])
+                    for c, k in enumerate(known.T)]
             value = float(np.nanmean(each)) if not np.isnan(each).all() else np.nan
         else:
-            value = _SIMPLE[name](z[known], y[known])
+            value = _SIMPLE[name](z[known], y[known], None if counts is None else counts[known])
         if np.isnan(value):
             raise TrainingError(problem(f"{name} of {head.name!r} on validation: the labels are all of one class",
                                         "both classes", "choose another split, or validate on log_loss"))
@@ -88,6 +92,15 @@ def _auc(z: np.ndarray, y: np.ndarray) -> float:
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
+def _weighted_auc(z: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
+    """The same of weighted pairs; NaN where one class has no weight."""
+    positive = y > 0.5
+    values, place = np.unique(z, return_inverse=True)
+    above, below = (np.bincount(place[side], w[side], len(values)) for side in (positive, ~positive))
+    pairs = above.sum() * below.sum()
+    return float((above * (np.cumsum(below) - below / 2)).sum() / pairs) if pairs > 0 else float("nan")
+
+
 def _gauc(z: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
     """AUC within each group, weighted by its rows; groups of one class say nothing (Zhu et al., KDD 2017)."""
     if groups is None:
@@ -102,27 +115,34 @@ def _gauc(z: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
     return float(np.average([v for v, _ in pairs], weights=[n for _, n in pairs])) if pairs else float("nan")
 
 
-def _log_loss(z: np.ndarray, y: np.ndarray) -> float:
-    return float((np.logaddexp(0, z) - y * z).mean())
+def _log_loss(z: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:
+    return _mean(np.logaddexp(0, z) - y * z, w)
 
 
-def _rmse(z: np.ndarray, y: np.ndarray) -> float:
-    return float(np.sqrt(np.square(z - y).mean()))
+def _rmse(z: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:
+    return float(np.sqrt(_mean(np.square(z - y), w)))
 
 
-def _mae(z: np.ndarray, y: np.ndarray) -> float:
-    return float(np.abs(z - y).mean())
+def _mae(z: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:
+    return _mean(np.abs(z - y), w)
 
 
-def _micro_f1(z: np.ndarray, y: np.ndarray) -> float:
+def _mean(values: np.ndarray, w: np.ndarray | None) -> float:
+    if w is None:
+        return float(values.mean())
+    return float(np.average(values, weights=w)) if w.sum() > 0 else float("nan")
+
+
+def _micro_f1(z: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> float:
     """The best F1 that one threshold for all classes reaches."""
     order = np.argsort(-z, kind="stable")
-    hits = np.cumsum(y[order])
-    f1 = 2 * hits / (np.arange(1, len(z) + 1) + max(1.0, y.sum()))
+    w = np.ones(len(z)) if w is None else w
+    hits, said = np.cumsum((w * y)[order]), np.cumsum(w[order])
+    f1 = 2 * hits / np.maximum(said + max(1e-9, hits[-1]), 1e-9)
     last_of_tie = np.append(np.diff(z[order]) != 0, True)
     return float(f1[last_of_tie].max())
 
 
-_SIMPLE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+_SIMPLE: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]] = {
     "log_loss": _log_loss, "rmse": _rmse, "mae": _mae, "micro_f1": _micro_f1,
 }
