@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,16 @@ def test_a_bundle_decides_where_the_report_measured(finished: Path) -> None:
         served = np.mean([np.ravel(config["thresholds"][head])[0] for config in configs])
         assert served == pytest.approx(np.ravel(student["thresholds"][head])[0], abs=1e-4)
     assert all("dwell" not in config["thresholds"] for config in configs)
+
+
+def test_a_store_of_another_teacher_is_not_distilled(finished: Path, tmp_path: Path) -> None:
+    """Stage by stage, a student must not learn from one teacher and be reported beside another."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    split = pipeline.stage_prepare(recipe_of(), out, say=lambda _: None)
+    for change in ("teacher.members=[{model: trees}, {model: mlp}]", "knowledge.extra=0.25"):
+        with pytest.raises(KnowledgeError, match="another teacher or other knowledge settings"):
+            pipeline.stage_distill(recipe_of(change), out, split, say=lambda _: None)
+    (out / "knowledge" / "seed-0.json").unlink()
+    with pytest.raises(KnowledgeError, match="distilrec extract"):
+        pipeline.stage_distill(recipe_of(), out, split, say=lambda _: None)

@@ -39,7 +39,7 @@ from distilrec.files import atomic_folder, digest_json, read_json, read_object, 
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import dump_recipe
-from distilrec.runfolder import describe, inputs, lock, validation
+from distilrec.runfolder import check_knowledge, describe, inputs, knowledge_identity, lock, validation
 from distilrec.stages_shared import CHOOSING, ROLES
 from distilrec.training.settings import lower_is_better
 from distilrec.types import Split
@@ -148,7 +148,10 @@ def stage_extract(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = prin
             for manifest in sorted((out / "knowledge" / f"seed-{seed}").rglob("manifest.json")):
                 if read_object(manifest, {"schema": int}).get("split_digest") != split.digest:
                     manifest.unlink()  # this run's own store, of data that have changed: made anew
+            stamp = out / "knowledge" / f"seed-{seed}.json"
+            stamp.unlink(missing_ok=True)
             stores.append(stages_of(recipe).extract(recipe, out, split, seed))
+            write_json(stamp, {"identity": knowledge_identity(recipe)})
     for store in stores:
         size = sum(entry["bytes"] for entry in store.manifest["signals"].values())
         say(f"extract: {store.folder.name}: {size / 1e6:.1f} MB -> {store.folder}")
@@ -158,6 +161,8 @@ def stage_extract(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = prin
 def stage_distill(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print) -> list[api.Student]:
     """Train student and control for each seed, on settings that both chose by validation in equally many trials."""
     students = []
+    for seed in recipe.seeds:
+        check_knowledge(recipe, out / "knowledge" / f"seed-{seed}")
     with _idle("distill", out / "students", say):
         chosen = _tune(recipe, out, split, say)
         for seed in recipe.seeds:

@@ -14,13 +14,13 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from distilrec.data.layouts import layout_files
-from distilrec.errors import DataError, problem
-from distilrec.files import digest_file
+from distilrec.errors import DataError, KnowledgeError, problem
+from distilrec.files import digest_file, digest_json, read_object
 from distilrec.recipe import Recipe
 from distilrec.types import PARTS, Split
 from distilrec.types_rows import RowSplit
 
-__all__ = ["cache_folder", "describe", "inputs", "lock", "validation"]
+__all__ = ["cache_folder", "check_knowledge", "describe", "inputs", "knowledge_identity", "lock", "validation"]
 
 
 @contextlib.contextmanager
@@ -91,6 +91,27 @@ def _joined(recipe: Recipe) -> list[Path]:
 
 def _files(path: Path) -> list[Path]:
     return [file for file in (sorted(path.glob("*")) if path.is_dir() else [path]) if file.is_file()]
+
+
+def knowledge_identity(recipe: Recipe) -> str:
+    """Changes with whatever in a recipe decides what its store holds: the teacher and the section knowledge."""
+    text = None if recipe.text is None else recipe.text.model_dump(mode="json")
+    return digest_json([recipe.teacher.model_dump(mode="json"), recipe.knowledge.model_dump(mode="json"), text])
+
+
+def check_knowledge(recipe: Recipe, folder: Path) -> None:
+    """Refuse a store of this run folder that another teacher, or other settings of knowledge, wrote.
+
+    Raises KnowledgeError; a store that is not there is left to what opens it.
+    """
+    if not (folder / "manifest.json").exists():
+        return
+    stamp = folder.with_name(f"{folder.name}.json")
+    made = read_object(stamp, {"identity": str})["identity"] if stamp.exists() else None
+    if made != knowledge_identity(recipe):
+        raise KnowledgeError(problem(f"the store {folder} was written for another teacher or other knowledge settings",
+                                     "that of this recipe's sections teacher, knowledge and text",
+                                     "run `distilrec extract` with this recipe (and the same --set, --teacher) first"))
 
 
 def describe(split: Split | RowSplit) -> str:
