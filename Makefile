@@ -25,7 +25,7 @@ demo: install ## the whole job on the built-in data set, in under 3 minutes
 
 test: install ## every test (those on real data where DISTILREC_DATA names their folder)
 	@scripts/system-deps.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install ## style, types, room borders, sizes
 	$(BIN)/ruff check .
