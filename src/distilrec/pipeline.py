@@ -148,10 +148,13 @@ def stage_extract(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = prin
             for manifest in sorted((out / "knowledge" / f"seed-{seed}").rglob("manifest.json")):
                 if read_object(manifest, {"schema": int}).get("split_digest") != split.digest:
                     manifest.unlink()  # this run's own store, of data that have changed: made anew
-            stamp = out / "knowledge" / f"seed-{seed}.json"
-            stamp.unlink(missing_ok=True)
+            stamp, made_for = out / "knowledge" / f"seed-{seed}.json", {"identity": knowledge_identity(recipe)}
+            current = stamp.exists() and read_object(stamp, {"identity": str}) == made_for
+            if not current:
+                stamp.unlink(missing_ok=True)
             stores.append(stages_of(recipe).extract(recipe, out, split, seed))
-            write_json(stamp, {"identity": knowledge_identity(recipe)})
+            if not current:
+                write_json(stamp, made_for)
     for store in stores:
         size = sum(entry["bytes"] for entry in store.manifest["signals"].values())
         say(f"extract: {store.folder.name}: {size / 1e6:.1f} MB -> {store.folder}")

@@ -95,7 +95,8 @@ def of_keras(split: RowSplit, folder: Path, weight: float) -> Any:
 
 
 def of_torch(split: RowSplit, folder: Path, weight: float) -> Any:
-    return row_teacher("torch")("row_nets:net", split, space="logit", inputs=COLUMNS, settings={"weight": weight})
+    return row_teacher("torch")("row_nets:net", split, space="logit", inputs=COLUMNS, settings={"weight": weight},
+                                trust=True)
 
 
 def of_file(split: RowSplit, folder: Path, weight: float) -> Any:
