@@ -75,3 +75,14 @@ def test_options_that_do_not_fit(folder: Path, line: str, words: str) -> None:
     code, said = new(line)
     assert code == 2
     assert words in said
+
+
+def test_a_log_without_order_gets_factorizations(folder: Path) -> None:
+    """A sequence model would learn an order that nobody knows."""
+    pairs = [(user, item) for user in range(40) for item in range(30) if (user * 7 + item * 3) % 4]
+    pl.DataFrame({"user_id": [u for u, _ in pairs], "item_id": [i for _, i in pairs]}).write_csv("log.csv")
+    code, said = new("log.csv --out log.yaml")
+    assert code == 0, said
+    recipe = load_recipe("log.yaml")
+    assert (recipe.split["method"], recipe.teacher.model, recipe.student.model) == ("random", "als", "mf")
+    assert "without order, factorizations" in Path("log.yaml").read_text(encoding="utf-8")

@@ -147,13 +147,30 @@ def recipe_text(found: Mapping[str, Any], *, name: str) -> str:
             data[key] = found[key]
     document: dict[str, Any] = {"name": name, "data": data, "split": {"method": found["split"]}}
     training = {"epochs": 50, "patience": 5}
+    notes = list(found["notes"])
+    if found["split"] == "random":  # a sequence model would learn an order that nobody knows
+        document |= _unordered()
+        notes.append("without order, factorizations instead of sequence models: ALS teaches a small one")
+        return _with_notes(name, document, notes)
     if found["text"]:
         document["text"] = {"encoder": "all-MiniLM-L6-v2"}
     teacher = "text_sasrec" if found["text"] else "sasrec"
     document["teacher"] = {"model": teacher, "settings": {"dim": 128}, "train": dict(training)}
     document["student"] = {"model": "sasrec", "settings": {"dim": 32}, "train": dict(training)}
     document["seeds"] = [0]
-    return _with_notes(name, document, found["notes"])
+    return _with_notes(name, document, notes)
+
+
+def _unordered() -> dict[str, Any]:
+    """Teacher, student and control for a log without order."""
+    training = {"epochs": 30, "batch_size": 256, "learning_rate": 0.03, "schedule": "cosine", "negatives": 2048}
+    return {
+        "teacher": {"model": "als", "settings": {"dim": 128, "alpha": 20.0, "regularization": 10.0}},
+        "student": {"model": "mf", "settings": {"dim": 20}, "losses": {"kl": 1.0},
+                    "train": {**training, "temperature": 0.3}},
+        "control": {"train": {"epochs": 60, "weight_decay": 0.1, "temperature": 1.0}},
+        "seeds": [0],
+    }
 
 
 def row_recipe_text(found: Mapping[str, Any], *, name: str) -> str:
