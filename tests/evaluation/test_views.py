@@ -81,6 +81,8 @@ def test_sentences_of_the_other_outcomes(make_report, make_models) -> None:
     assert "No control was trained" in words.verdict_sentences(lone)[0]
     weak_teacher = make_report([dataclasses.replace(models[0], test=models[2].test), *models[1:]])
     assert "not surely better than the control" in words.verdict_sentences(weak_teacher)[-1]
+    bad_teacher = make_report([dataclasses.replace(models[0], test=models[3].test), *models[1:]])
+    assert any("The teacher is worse than the control" in line for line in words.verdict_sentences(bad_teacher))
     alone = words.verdict_sentences(make_report([models[3]]))
     assert alone == ["This run has no student, so there is nothing to decide."]
     swapped = [dataclasses.replace(models[1], test=models[3].test), *models[::2]]

@@ -48,6 +48,15 @@ def mean_of(model: Mapping[str, Any], metric: str, part: str = "test") -> float 
     return None if stats is None else stats["mean"]
 
 
+def _no_gap(report: Mapping[str, Any], teacher: str, control: str, metric: str) -> str:
+    """Why no share of a gap is given: the teacher is worse than the control, or not surely better."""
+    found = comparison_of(report, teacher, control, metric)
+    low, high = found["interval"] if found else (0.0, 0.0)
+    worse = low > 0 if is_lower_better(metric) else high < 0
+    how = "is worse than" if worse else "is not surely better than"
+    return f"The teacher {how} the control, so no share of a gap is given."
+
+
 def comparison_of(report: Mapping[str, Any], a: str, b: str, metric: str) -> dict[str, Any] | None:
     return next(
         (c for c in report["comparisons"] if (c["a"], c["b"], c["metric"]) == (a, b, metric)), None,
@@ -74,7 +83,7 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     if student["gap_closed"] is not None:
         sentences.append(_gap(student["gap_closed"]))
     elif teacher is not None and model_named(report, student.get("control")) is not None:
-        sentences.append("The teacher is not surely better than the control, so no share of a gap is given.")
+        sentences.append(_no_gap(report, teacher["name"], str(student["control"]), metric))
     sign = -1 if is_lower_better(metric) else 1
     best = max(of_role(report, "baseline"), key=lambda model: sign * (mean_of(model, metric) or 0.0), default=None)
     if best is not None and sign * (mean_of(best, metric) or 0.0) > sign * (mean_of(student, metric) or 0.0):
