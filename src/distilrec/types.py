@@ -231,9 +231,18 @@ class Split:
 
     def histories(self, examples: Examples) -> Histories:
         """The histories of `examples` as flat arrays."""
-        lengths = examples.history_stop - examples.history_start
+        return self.between(examples.users, examples.history_start, examples.history_stop)
+
+    def between(self, users: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Histories:
+        """The events [start, stop) of each of B users, as flat arrays."""
+        lengths = stop - start
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return Histories(examples.users, self.items[_ranges(examples.history_start, lengths)], offsets)
+        return Histories(np.asarray(users, dtype=np.int32), self.items[_ranges(start, lengths)], offsets)
+
+    def deciders(self, keys: np.ndarray) -> np.ndarray:
+        """int64 [B]: the user of each decision; one after a user's last train event has the key `len(items) + user`."""
+        users = np.searchsorted(self.bounds[:, 0], keys, side="right") - 1
+        return np.where(keys >= len(self.items), keys - len(self.items), users)
 
     def targets(self, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
         """(items int32 [sum], offsets int64 [Q + 1]): the target items of each example."""

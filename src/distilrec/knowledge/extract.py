@@ -15,7 +15,7 @@ from distilrec.files import digest_arrays
 from distilrec.knowledge.inner import INNER, inner, lacks
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
-from distilrec.types import Histories, Ranker, Signal, Split
+from distilrec.types import Ranker, Signal, Split
 
 __all__ = ["decisions", "extract", "item_vectors_of", "open_key", "respond", "top_log_probabilities"]
 
@@ -156,7 +156,7 @@ def _respond(
     block = max(1, min(_ROWS, _SCORES // split.n_items))
     for begin in range(0, len(order), block):
         rows = order[begin : begin + block]
-        histories = _histories(split, users[rows], start[rows], stop[rows])
+        histories = split.between(users[rows], start[rows], stop[rows])
         ids[rows], logits[rows] = top_log_probabilities(teacher.scores(histories), top_k, temperature)
     return ids, logits
 
@@ -180,7 +180,7 @@ def _respond_in_steps(
         if lengths[members].sum() > budget or (stop[rows] == start[rows]).any():  # an empty history has no step
             ids[rows], logits[rows] = _respond(teacher, split, users[rows], start[rows], stop[rows], top_k, temperature)
             continue
-        histories = _histories(split, users[first[members]], start[first[members]], stop[last[members] - 1])
+        histories = split.between(users[first[members]], start[first[members]], stop[last[members] - 1])
         offset = np.repeat(histories.offsets[:-1], last[members] - first[members])
         scores, wanted = teacher.step_scores(histories), offset + stop[rows] - start[rows] - 1
         step = numerics.block_rows(split.n_items)
@@ -201,10 +201,6 @@ def _groups(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         total += length
     if len(lengths):
         yield np.arange(begin, len(lengths))
-
-
-def _histories(split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Histories:
-    return Histories.of([split.items[a:b] for a, b in zip(start, stop, strict=True)], users)
 
 
 def top_log_probabilities(scores: np.ndarray, top_k: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distilrec.errors import KnowledgeError, problem
-from distilrec.types import Histories, Split
+from distilrec.types import Split
 
 __all__ = ["INNER", "inner", "lacks"]
 
@@ -54,14 +54,14 @@ def _queries(teacher: Any, split: Split, users: np.ndarray, start: np.ndarray, s
     if stepwise is None:
         for begin in range(0, len(users), _ROWS):
             rows = slice(begin, begin + _ROWS)
-            parts.append(teacher.vectors(_histories(split, users[rows], start[rows], stop[rows])))
+            parts.append(teacher.vectors(split.between(users[rows], start[rows], stop[rows])))
         return np.concatenate(parts)
     first = np.flatnonzero(np.diff(users, prepend=-1))
     last = np.append(first[1:], len(users))
     for begin in range(0, len(first), _ROWS):  # in one pass over each user's history
         a, b = first[begin : begin + _ROWS], last[begin : begin + _ROWS]
         whole = slice(a[0], b[-1])
-        histories = _histories(split, users[a], start[a], stop[b - 1])
+        histories = split.between(users[a], start[a], stop[b - 1])
         offset = np.repeat(histories.offsets[:-1], b - a)
         parts.append(stepwise(histories)[offset + stop[whole] - start[whole] - 1])
     return np.concatenate(parts)
@@ -74,11 +74,7 @@ def _by_step_back(
     parts = []
     for begin in range(0, len(users), _ROWS):
         rows = slice(begin, begin + _ROWS)
-        histories = _histories(split, users[rows], start[rows], stop[rows])
+        histories = split.between(users[rows], start[rows], stop[rows])
         parts.append(teacher.attention(histories) if name == "attention" else
                      teacher.sensitivity(histories, best[rows]))
     return np.concatenate(parts)
-
-
-def _histories(split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Histories:
-    return Histories.of([split.items[a:b] for a, b in zip(start, stop, strict=True)], users)

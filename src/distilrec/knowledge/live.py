@@ -54,7 +54,7 @@ class LiveTeacher:
         """As `types.Knowledge.batch` lays down."""
         split = self.split
         opened = keys >= len(split.items)
-        users = np.where(opened, keys - len(split.items), np.searchsorted(split.bounds[:, 0], keys, side="right") - 1)
+        users = split.deciders(keys)
         stop = np.where(opened, split.bounds[users, 1], keys)
         order = np.lexsort((stop, users))
         ids, logits = respond(self.teacher, split, users[order].astype(np.int32), split.bounds[users[order], 0],

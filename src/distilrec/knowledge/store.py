@@ -58,8 +58,7 @@ class KnowledgeStore:
                 f"split {split.digest[:12]}", "run `distilrec extract` on this split",
             ))
         self._signals = {name: Signal(**entry["signal"]) for name, entry in self.manifest["signals"].items()}
-        self._starts = split.bounds[:, 0] if isinstance(split, Split) else None
-        self._events = len(split.items) if isinstance(split, Split) else 0
+        self._split = split if isinstance(split, Split) else None
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
         for name, entry in self.manifest["signals"].items():
             path = self.folder / entry["file"]
@@ -140,10 +139,9 @@ class KnowledgeStore:
 
     def users_of(self, keys: np.ndarray) -> np.ndarray:
         """The user of each decision, for knowledge that is kept per user."""
-        if self._starts is None:
+        if self._split is None:
             raise KnowledgeError(problem("knowledge per user needs the split", do="KnowledgeStore(folder, split)"))
-        users = np.searchsorted(self._starts, keys, side="right") - 1
-        return np.where(keys >= self._events, keys - self._events, users)
+        return self._split.deciders(keys)
 
 
 class StoreWriter:

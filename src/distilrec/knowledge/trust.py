@@ -14,6 +14,7 @@ import numpy as np
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
 from distilrec.files import digest_arrays
 from distilrec.knowledge.store import KnowledgeStore
+from distilrec.numerics import log_softmax
 from distilrec.types import Signal, Split
 
 __all__ = ["RULED_OUT", "RULES", "Trusted", "agreement", "confidence", "label_gate", "own_temperature"]
@@ -33,7 +34,7 @@ def confidence(store: KnowledgeStore, split: Split) -> np.ndarray:
     _, logits, _ = _response(store)
     out = np.empty(len(logits), dtype=np.float32)
     for rows in _blocks(len(out)):
-        log_p = _log_softmax(logits[rows].astype(np.float32))
+        log_p = log_softmax(logits[rows].astype(np.float32))
         entropy = -(np.exp(log_p) * np.where(log_p > -60, log_p, 0)).sum(1)
         out[rows] = 1 - entropy / np.log(max(2, logits.shape[1]))
     return out.clip(0, 1)
@@ -182,8 +183,7 @@ def _response(store: KnowledgeStore) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def _users_of(keys: np.ndarray, store: KnowledgeStore, split: Split) -> np.ndarray:
     if store.signals["response"].key == "user":
         return np.asarray(keys)
-    users = np.searchsorted(split.bounds[:, 0], keys, side="right") - 1
-    return np.where(keys >= len(split.items), keys - len(split.items), users)
+    return split.deciders(keys)
 
 
 def _labeled(keys: np.ndarray, store: KnowledgeStore, split: Split) -> np.ndarray:
@@ -239,13 +239,8 @@ def _held(
 
 
 def _entropy(logits: np.ndarray, temperature: np.ndarray) -> np.ndarray:
-    log_p = _log_softmax(logits / temperature[:, None])
+    log_p = log_softmax(logits / temperature[:, None])
     return -(np.exp(log_p) * np.where(log_p > -60, log_p, 0)).sum(1)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    top = logits.max(1, keepdims=True)
-    return logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))
 
 
 def _blocks(count: int) -> list[slice]:
