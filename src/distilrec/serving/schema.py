@@ -28,7 +28,7 @@ class Event(msgspec.Struct):
     """One raw event. Further fields are ignored, so that a log can be sent as it is."""
 
     item: Annotated[_Key, msgspec.Meta(description="Item key of the catalog.")]
-    timestamp: Annotated[float | int | None, msgspec.Meta(description="Unix seconds, or any rising number.")] = None
+    timestamp: Annotated[float | None, msgspec.Meta(description="Unix seconds, or any rising number.")] = None
 
 
 class RecommendRequest(msgspec.Struct, forbid_unknown_fields=True):
