@@ -9,8 +9,8 @@ from typing import Any
 __all__ = ["COMMON", "METHODS", "Method"]
 
 COMMON: dict[str, Any] = {
-    "epochs": 20, "batch_size": 256, "learning_rate": 0.03, "schedule": "cosine", "negatives": 2048,
-    "evaluate_every": 5, "patience": 3, "start": "none",
+    "epochs": 40, "batch_size": 128, "learning_rate": 0.06, "schedule": "cosine", "negatives": 2048,
+    "evaluate_every": 10, "patience": 3, "start": "none",
 }
 HARD = "cross_entropy"
 
@@ -39,8 +39,8 @@ def weighted(loss: str, weights: tuple[float, ...] = (0.3, 0.6, 0.9, 1.0), **mor
 
 def beside(loss: str, weights: tuple[float, ...], **more: Any) -> list[dict[str, Any]]:
     """A term of another scale on top of the plain loss x weight decay; as long as the plain loss alone needs."""
-    return [{"losses": {HARD: 1.0, loss: w}, "weight_decay": d, "epochs": 40, **more}
-            for w, d in product(weights, (0.1, 0.2))]
+    return [{"losses": {HARD: 1.0, loss: w}, "weight_decay": d, "epochs": 80, **more}
+            for w, d in product(weights, (0.2, 0.3))]
 
 
 def _share(loss: str, weight: float) -> dict[str, float]:
@@ -49,10 +49,10 @@ def _share(loss: str, weight: float) -> dict[str, float]:
 
 ALONE = [
     {"losses": {HARD: 1.0}, "weight_decay": w, "epochs": epochs}
-    for w, epochs in product((0.05, 0.1, 0.15, 0.25), (40, 80))
+    for w, epochs in product((0.15, 0.2, 0.3, 0.4), (40, 80))
 ]
 PAIRWISE = [
-    {"losses": {"bpr": 1.0}, "negatives": 32, "weight_decay": w, "learning_rate": rate, "epochs": 40}
+    {"losses": {"bpr": 1.0}, "negatives": 32, "weight_decay": w, "learning_rate": rate}
     for w, rate in product((0.0, 0.05, 0.1, 0.2), (0.01, 0.03))
 ]
 KL = mixed("kl", weights=(0.5, 1.0))

@@ -36,7 +36,7 @@ SETS: dict[str, dict[str, Any]] = {
     "citeulike": {
         "data": "citeulike-tdkd", "metric": "recall@50", "k": 50,
         "teachers": {
-            "bpr": {"dim": 200, "iterations": 2000, "learning_rate": 0.1, "regularization": 0.01},
+            "bpr": {"dim": 200, "iterations": 3000, "learning_rate": 0.1, "regularization": 0.008},
             "als": {"dim": 200, "alpha": 50.0, "regularization": 50.0},
         },
     },
