@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rows"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kept import commit, hardware
 from run import SEEDS, SETS
 
 import distilrec as dr
@@ -29,6 +28,7 @@ from distilrec.evaluation.rank import recommend
 from distilrec.evaluation.significance import compare
 from distilrec.files import write_json
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
+from kept import commit, hardware
 from methods import COMMON
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,9 +17,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rows"))
-
-from kept import commit, hardware
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import distilrec as dr
 from distilrec.evaluation.metrics import evaluate_groups, evaluate_lists
@@ -28,6 +26,7 @@ from distilrec.evaluation.significance import compare
 from distilrec.files import digest_json, read_json, write_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
+from kept import commit, hardware
 from methods import COMMON, METHODS, Method
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from distilrec.files import read_json, write_json
+from rivals import commit, hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = {"amazon-beauty": "amazon-beauty", "movielens-1m": "ml-1m", "movielens-100k": "ml-100k",
-        "ads-ctr": "frappe-nfm", "movielens-ctr": "ml-1m-collm"}
+        "ads-ctr": "frappe-nfm", "movielens-ctr": "ml-1m-collm", "citeulike": "citeulike-tdkd",
+        "gowalla": "gowalla-lightgcn"}
 
 
 def main() -> None:
@@ -36,36 +39,20 @@ def main() -> None:
                    "--out", str(options.out / name)]
         if options.seeds:
             command += ["--set", f"seeds={options.seeds}"]
-        began, commit = time.strftime("%Y-%m-%d", time.gmtime()), _commit()
+        began, made_at = time.strftime("%Y-%m-%d", time.gmtime()), commit()
         subprocess.run([str(ROOT / ".venv" / "bin" / command[0]), *command[1:]], check=True, cwd=ROOT)
-        keep(options.out / name, name, command, began, commit)
+        keep(options.out / name, name, command, began, made_at)
 
 
-def keep(out: Path, name: str, command: list[str], date: str, commit: str) -> None:
+def keep(out: Path, name: str, command: list[str], date: str, made_at: str) -> None:
     """Copy the report of a finished run into benchmarks/results with what is needed to make it again."""
     target = ROOT / "benchmarks" / "results" / name
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(out / "report.json", target / "report.json")
     seeds = read_json(out / "report.json")["protocol"]["seeds"]
     shown = " ".join(command).replace(os.environ.get("DISTILREC_DATA", "\0"), "$DISTILREC_DATA").replace(f"{ROOT}/", "")
-    write_json(target / "run.json", {"command": shown, "date": date, "commit": commit, "hardware": hardware(),
+    write_json(target / "run.json", {"command": shown, "date": date, "commit": made_at, "hardware": hardware(),
                                      "seeds": seeds, "recipe": f"recipes/{name}.yaml"})
-
-
-def hardware() -> str:
-    """The processor and how much of it this process may use."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        model = models[0] if models else model
-    return f"{model}, {len(os.sched_getaffinity(0))} shared cores, 1 thread, no GPU"
-
-
-def _commit() -> str:
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
-                          check=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ Leaves benchmarks/results/shop-ab/{conversion,run}.json.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from kept import ROOT, keep
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from distilrec import stages_rows
 from distilrec.bundle.runtime import load
 from distilrec.cli_guard import use_threads
@@ -27,6 +28,7 @@ from distilrec.evaluation.conversion import Conversion, Pages, conversion, true_
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import load_recipe
 from distilrec.types_rows import RowSplit
+from kept import ROOT, keep
 
 NAME = "shop-ab"
 CANDIDATES, SHOWN = 40, 8

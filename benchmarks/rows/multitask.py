@@ -9,15 +9,16 @@ that was killed goes on where it stopped. Leaves benchmarks/results/shop-multita
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from kept import ROOT, keep
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from distilrec import pipeline
 from distilrec.cli_guard import use_threads
 from distilrec.files import read_json
 from distilrec.recipe_yaml import load_recipe
+from kept import ROOT, keep
 
 NAME = "shop-multitask"
 RECIPE = ROOT / "recipes" / f"{NAME}.yaml"

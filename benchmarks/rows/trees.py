@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from kept import ROOT, keep
 from onnx import TensorProto, helper, numpy_helper
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from distilrec import pipeline
 from distilrec.bundle.runtime import load
 from distilrec.bundle.session import open_graph
@@ -33,6 +34,7 @@ from distilrec.recipe_yaml import load_recipe
 from distilrec.teachers.matrix import matrix
 from distilrec.teachers.trees import Trees
 from distilrec.types_rows import RowSplit
+from kept import ROOT, keep
 
 NAME = "trees-to-mlp"
 RECIPE = ROOT / "recipes" / f"{NAME}.yaml"
