@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from factorizations import COMMON, METHODS
 from run import Bench
 
 import distilrec as dr
 from distilrec.files import write_json
 from kept import ROOT, commit, hardware
-from methods import COMMON, METHODS
 
 EPOCHS = (2, 8)
 PLAIN = "alone"

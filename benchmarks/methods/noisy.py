@@ -20,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from factorizations import COMMON
 from run import SEEDS, SETS
 
 import distilrec as dr
@@ -29,7 +30,6 @@ from distilrec.evaluation.significance import compare
 from distilrec.files import write_json
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from kept import commit, hardware
-from methods import COMMON
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = {"clean": 0.0, "30 % of another user": 0.3, "all of another user": 1.0}

@@ -19,6 +19,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import factorizations
+import sequences
+
 import distilrec as dr
 from distilrec.evaluation.metrics import evaluate_groups, evaluate_lists
 from distilrec.evaluation.rank import recommend
@@ -27,24 +30,25 @@ from distilrec.files import digest_json, read_json, write_json
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
 from kept import commit, hardware
-from methods import COMMON, METHODS, Method
+from methods import Method
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (0, 1, 2)
+BPR = {"dim": 200, "iterations": 3000, "learning_rate": 0.1, "regularization": 0.008}
+ALS = {"dim": 200, "alpha": 50.0, "regularization": 50.0}
 SETS: dict[str, dict[str, Any]] = {
     "citeulike": {
-        "data": "citeulike-tdkd", "metric": "recall@50", "k": 50,
-        "teachers": {
-            "bpr": {"dim": 200, "iterations": 3000, "learning_rate": 0.1, "regularization": 0.008},
-            "als": {"dim": 200, "alpha": 50.0, "regularization": 50.0},
-        },
+        "data": "citeulike-tdkd", "split": "given", "metric": "recall@50", "k": 50, "methods": factorizations,
+        "student": "mf", "teachers": {"bpr": BPR, "als": ALS}, "signals": ["query"],
     },
     "citeulike-sampled": {
-        "data": "citeulike-derrd", "metric": "hit_rate@10", "k": 10, "sampled": 499,
-        "teachers": {
-            "als": {"dim": 200, "alpha": 50.0, "regularization": 50.0},
-            "bpr": {"dim": 200, "iterations": 3000, "learning_rate": 0.1, "regularization": 0.008},
-        },
+        "data": "citeulike-derrd", "split": "given", "metric": "hit_rate@10", "k": 10, "sampled": 499,
+        "methods": factorizations, "student": "mf", "teachers": {"als": ALS, "bpr": BPR}, "signals": ["query"],
+    },
+    "movielens-100k": {
+        "data": "ml-100k", "split": "leave-last-out", "metric": "ndcg@10", "k": 10, "methods": sequences,
+        "student": "sasrec", "shape": sequences.STUDENT, "teachers": {"sasrec": sequences.TEACHER},
+        "signals": ["query", "layers", "attention", "gradient"],
     },
 }
 
@@ -57,11 +61,12 @@ class Bench:
         self.metric, self.k = self.facts["metric"], self.facts["k"]
         self.out = out / f"{name}-{teacher}-{width}"
         data = Path(os.environ["DISTILREC_DATA"]) / self.facts["data"]
-        self.split = dr.prepare(data, split={"method": "given"})
+        self.split = dr.prepare(data, split={"method": self.facts["split"]})
+        self.methods, self.common = self.facts["methods"].METHODS, self.facts["methods"].COMMON
         self.teacher = dr.teach(teacher, self.split, folder=out / f"{name}-{teacher}", metric=self.metric,
                                 **self.facts["teachers"][teacher])
         self.store = dr.extract(self.teacher, self.split, folder=out / f"{name}-{teacher}-knowledge", top_k=100,
-                                signals=["query"])
+                                signals=self.facts["signals"])
 
     def knowledge(self, method: Method) -> KnowledgeStore:
         if method.teacher != "self":
@@ -70,25 +75,30 @@ class Bench:
         trained = self.train("alone", best["trial"], 0)
         return dr.extract(trained, self.split, folder=self.out / "self-knowledge", top_k=100)
 
+    def folder(self, name: str) -> Path:
+        return self.out / name.replace(" ", "-").replace(",", "")
+
     def train(self, name: str, trial: int, seed: int) -> Trained:
-        method = METHODS[name]
-        given = {**COMMON, **method.of, **method.trials[trial]}
-        folder = self.out / name.replace(" ", "-").replace(",", "") / f"trial-{trial}-seed-{seed}"
-        made = dr.distill("mf", self.split, self.knowledge(method), control=False, seed=seed, dim=self.width,
-                          metric=self.metric, folder=folder, **given)
+        method = self.methods[name]
+        given = {**self.facts.get("shape", {}), **self.common, **method.of, **method.trials[trial]}
+        if given.get("layers_from") == "teacher":
+            given["layers_from"] = self.teacher
+        made = dr.distill(self.facts["student"], self.split, self.knowledge(method), control=False, seed=seed,
+                          dim=self.width, metric=self.metric, folder=self.folder(name) / f"trial-{trial}-seed-{seed}",
+                          **given)
         return made.model  # type: ignore[return-value]
 
     def choose(self, name: str) -> dict[str, Any]:
         """The best of eight trials on the first seed."""
-        folder = self.out / name.replace(" ", "-").replace(",", "")
-        path, wanted = folder / "best.json", digest_json([COMMON, METHODS[name].of, METHODS[name].trials])
+        method, path = self.methods[name], self.folder(name) / "best.json"
+        wanted = digest_json([self.common, method.of, method.trials])
         if path.exists() and read_json(path)["identity"] == wanted:
             return read_json(path)
         tried = []
-        for trial in range(len(METHODS[name].trials)):
+        for trial in range(len(method.trials)):
             trained = self.train(name, trial, SEEDS[0])
             tried.append(trained.training["valid"][self.metric])
-            print(f"{name}: trial {trial + 1} of {len(METHODS[name].trials)}: {tried[-1]:.4f}", flush=True)
+            print(f"{name}: trial {trial + 1} of {len(method.trials)}: {tried[-1]:.4f}", flush=True)
         best = int(np.argmax(tried))
         write_json(path, {"identity": wanted, "trial": best, "valid": tried})
         return read_json(path)
@@ -101,12 +111,12 @@ class Bench:
         return {"all": whole, "tail": evaluate_groups(lists, self.split, "test", [self.k])["tail"][self.metric]}
 
     def row(self, name: str, control: list[dict[str, np.ndarray]] | None) -> tuple[dict[str, Any], list[Any]]:
-        chosen = self.choose(name)
+        method, chosen = self.methods[name], self.choose(name)
         models = [self.train(name, chosen["trial"], seed) for seed in SEEDS]
         values = [self.measure(model) for model in models]
-        given = {**METHODS[name].of, **METHODS[name].trials[chosen["trial"]]}
+        given = {**method.of, **method.trials[chosen["trial"]]}
         entry: dict[str, Any] = {
-            "method": name, "meaning": METHODS[name].meaning, "settings": given, "trials": len(chosen["valid"]),
+            "method": name, "meaning": method.meaning, "settings": given, "trials": len(chosen["valid"]),
             "valid": [model.training["valid"][self.metric] for model in models],
             "test": [float(np.nanmean(value["all"])) for value in values],
             "tail": [float(np.nanmean(value["tail"])) for value in values],
@@ -125,13 +135,16 @@ def main() -> None:
     parser.add_argument("set", choices=list(SETS))
     parser.add_argument("--teacher", default=None, help="a name of the set's teachers; its first by default")
     parser.add_argument("--width", type=int, default=20)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", help="names of the set's methods; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "methods")
     options = parser.parse_args()
+    names = list(SETS[options.set]["methods"].METHODS)
+    if unknown := set(options.methods or ()) - set(names):
+        parser.error(f"{', '.join(sorted(unknown))}: the methods of {options.set} are {', '.join(names)}")
     teacher = options.teacher or next(iter(SETS[options.set]["teachers"]))
     began, began_at = time.strftime("%Y-%m-%d", time.gmtime()), commit()
     bench = Bench(options.set, teacher, options.width, options.out)
-    asked = [name for name in METHODS if name in options.methods or name == "alone"]
+    asked = [name for name in names if name in (options.methods or names) or name == "alone"]
     of_teacher = bench.measure(bench.teacher)
     rows: list[dict[str, Any]] = []
     control = None
@@ -142,7 +155,8 @@ def main() -> None:
         print(f"{name}: test {np.mean(entry['test']):.4f}", flush=True)
         command = f"python benchmarks/methods/run.py {options.set} --teacher {teacher} --width {options.width}"
         write_json(ROOT / "benchmarks" / "results" / "methods" / f"{options.set}-{teacher}-{options.width}.json", {
-            "set": options.set, "width": options.width, "metric": bench.metric, "common": COMMON,
+            "set": options.set, "width": options.width, "metric": bench.metric, "common": bench.common,
+            "student": SETS[options.set]["student"],
             "candidates": f"the target and {bench.facts['sampled']} sampled" if "sampled" in bench.facts else "full",
             "teacher": {"name": teacher, "settings": SETS[options.set]["teachers"][teacher],
                         "parameters": bench.teacher.parameters,
