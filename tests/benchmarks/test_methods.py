@@ -1,0 +1,103 @@
+"""The tables of methods: every loss has its row, all rows as many trials, and a killed run trains nothing twice."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from core_world import checkerboard
+
+import distilrec as dr
+from distilrec.api_shared import divide
+from distilrec.files import read_json
+from distilrec.losses import HARD, SOFT
+from distilrec.models import model_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "benchmarks" / "methods"
+ELSEWHERE = {"layers_from", "start", "interpolation", "generations", "trust", "own_temperature", "losses"}
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a file of the benchmark; they find each other as scripts do."""
+    before = set(sys.modules)
+    for folder in (FOLDER, ROOT / "benchmarks"):
+        monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name in {"run", "table", "methods", "factorizations", "sequences", "noisy", "costs", "kept", "rivals"}:
+            del sys.modules[name]
+
+
+def test_every_loss_of_rankings_has_a_row(scripts: Any) -> None:
+    rows = [*scripts("factorizations").METHODS.values(), *scripts("sequences").METHODS.values()]
+    assert {loss for row in rows for trial in row.trials for loss in trial["losses"]} == {*HARD, *SOFT}
+
+
+@pytest.mark.parametrize(("table", "student"), [("factorizations", "mf"), ("sequences", "sasrec")])
+def test_all_methods_have_eight_trials_of_known_settings(scripts: Any, table: str, student: str) -> None:
+    module = scripts(table)
+    for name, row in module.METHODS.items():
+        assert len(row.trials) == 8, name
+        assert len({repr(trial) for trial in row.trials}) == 8, name
+        for trial in row.trials:
+            given = {**getattr(module, "STUDENT", {}), **module.COMMON, **row.of, **trial}
+            divide(student, {key: value for key, value in given.items() if key not in ELSEWHERE},
+                   model_settings(student), seed=0)
+
+
+def test_a_run_is_kept_and_goes_on(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = scripts("run")
+    small = ModuleType("small")
+    method = scripts("methods").Method
+    small.COMMON = {"epochs": 2, "negatives": "full", "start": "none"}
+    small.METHODS = {
+        "alone": method("no teacher", [{"losses": {"cross_entropy": 1.0}, "weight_decay": d} for d in (0.0, 0.1)],
+                        "none"),
+        "kl": method("soft labels", [{"losses": {"kl": 1.0}, "temperature": t} for t in (0.5, 1.0)]),
+        "born again": method("of itself", [{"losses": {"kl": 1.0}, "temperature": 1.0}], "self"),
+    }
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "SETS", {"small": {
+        "data": "small", "split": "given", "metric": "recall@5", "k": 5, "methods": small, "student": "mf",
+        "teachers": {"ease": {}}, "signals": []}})
+    monkeypatch.setenv("DISTILREC_DATA", str(tmp_path))
+    monkeypatch.setattr(dr, "prepare", lambda *_, **__: checkerboard())
+    monkeypatch.setattr(sys, "argv", ["run.py", "small", "--width", "8", "--out", str(tmp_path / "out")])
+    run.main()
+    kept = read_json(tmp_path / "benchmarks" / "results" / "methods" / "small-ease-8.json")
+    assert [row["method"] for row in kept["rows"]] == list(small.METHODS)
+    assert [row["trials"] for row in kept["rows"]] == [2, 2, 1]
+    assert all(len(row["test"]) == 3 for row in kept["rows"])
+    assert "beside_control_tail" in kept["rows"][1]
+    capsys.readouterr()
+
+    def no_training(*_: object, **__: object) -> None:
+        raise AssertionError("a finished trial was trained again")
+
+    monkeypatch.setattr("distilrec.training.train.fit", no_training)
+    run.main()
+    assert "trial" not in capsys.readouterr().out
+    again = read_json(tmp_path / "benchmarks" / "results" / "methods" / "small-ease-8.json")
+    assert [row["test"] for row in again["rows"]] == [row["test"] for row in kept["rows"]]
+
+
+def test_an_unknown_method_is_told(scripts: Any, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "citeulike", "--methods", "kll"])
+    with pytest.raises(SystemExit):
+        scripts("run").main()
+    assert "kll: the methods of citeulike are alone" in capsys.readouterr().err
+
+
+def test_the_page_is_that_of_the_committed_results(scripts: Any) -> None:
+    table = scripts("table")
+    found = [read_json(path) for path in sorted((ROOT / "benchmarks" / "results" / "methods").glob("*.json"))]
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == table.page(found)
