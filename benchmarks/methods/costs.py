@@ -39,7 +39,7 @@ def child(options: argparse.Namespace) -> None:
     """Train one method twice and print what it took."""
     bench = Bench("citeulike", "als", options.width, options.out)
     method = METHODS[options.method]
-    taken = []
+    base, taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, []
     for epochs in EPOCHS:
         given = {**COMMON, **method.of, **method.trials[0], "epochs": epochs, "evaluate_every": epochs}
         with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,7 @@ def child(options: argparse.Namespace) -> None:
         taken.append((made.model.training["cpu_seconds"], made.model.training["steps"]))
     (less, few), (more, many) = taken
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(json.dumps({"step_ms": 1000 * (more - less) / (many - few), "peak_mb": peak}))
+    print(json.dumps({"step_ms": 1000 * (more - less) / (many - few), "peak_mb": peak, "base_mb": base}))
 
 
 def main() -> None:
@@ -77,7 +77,8 @@ def main() -> None:
         "peak_mb": max(one["peak_mb"] for one in rounds),
     } for name, rounds in found.items()]
     write_json(ROOT / "benchmarks" / "results" / "methods" / f"costs-{options.width}.json", {
-        "costs": rows, "top_k": 100, "width": options.width,
+        "costs": rows, "base_mb": max(one["base_mb"] for rounds in found.values() for one in rounds), "top_k": 100,
+        "width": options.width,
         "command": f"python benchmarks/methods/costs.py --width {options.width}", "date": began, "commit": commit(),
         "hardware": hardware(), "seeds": [0]})
 

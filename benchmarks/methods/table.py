@@ -15,7 +15,12 @@ from distilrec.files import read_json
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "methods"
 PAGE = ROOT / "docs" / "methods.md"
-NAMES = {"citeulike": "CiteULike, split of Topology Distillation (KDD 2021)", "gowalla": "Gowalla, split of LightGCN"}
+NAMES = {
+    "citeulike": "CiteULike, split of Topology Distillation (KDD 2021)",
+    "citeulike-sampled": "CiteULike, split of DE-RRD (CIKM 2020)",
+    "movielens-100k": "MovieLens 100K, the last event of each user",
+}
+STUDENTS = {"mf": "factorization", "sasrec": "SASRec of one layer"}
 HEAD = """# Every way to distill, on published splits
 
 Written by `python benchmarks/methods/table.py` from `benchmarks/results/methods/`. Each method gets the same number of
@@ -32,28 +37,29 @@ def main() -> None:
 def page(documents: list[dict[str, Any]]) -> str:
     """The whole page; tests hold the committed one against it."""
     tables = [_methods(one) for one in documents if "teacher" in one]
-    wrong = [_wrong(one) for one in documents if "teacher" not in one]
-    return "\n".join([HEAD, *tables, *wrong])
+    costs = [_costs(one) for one in documents if "costs" in one]
+    wrong = [_wrong(one) for one in documents if "noise" in one]
+    return "\n".join([HEAD, *tables, *costs, *wrong])
 
 
 def _methods(one: dict[str, Any]) -> str:
     teacher = one["teacher"]
+    among = "" if one["candidates"] == "full" else f" among {one['candidates']} items"
     lines = [
-        f"## {NAMES[one['set']]}: factorization of width {one['width']}, taught by {teacher['name']}", "",
-        f"{_name(one['metric'])}. Teacher: validation {teacher['valid']:.4f}, test {teacher['test']:.4f} "
+        f"## {NAMES[one['set']]}: {STUDENTS[one['student']]}, width {one['width']}, taught by {teacher['name']}", "",
+        f"{_name(one['metric'])}{among}. Teacher: validation {teacher['valid']:.4f}, test {teacher['test']:.4f} "
         f"(tail {teacher['tail']:.4f}), {teacher['parameters']:,} parameters; "
         f"its knowledge takes {one['store_bytes_per_user']:,.0f} bytes a user. `{one['command']}`, {one['date']}, "
         f"commit {one['commit']}, {one['hardware']}, seeds {', '.join(map(str, one['seeds']))}.", "",
-        "| method | what it is | validation | test | ± | beside alone | tail | beside alone | step |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: | --- | ---: |",
+        "| method | what it is | validation | test | ± | beside alone | tail | beside alone |",
+        "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
     ]
-    alone = next(row["cpu_seconds_per_epoch"] for row in one["rows"] if row["method"] == "alone")
     rows = sorted(one["rows"], key=lambda row: -np.mean(row["test"]))
     for row in rows:
         lines.append("| " + " | ".join([
             row["method"], row["meaning"], f"{np.mean(row['valid']):.4f}", f"{np.mean(row['test']):.4f}",
             f"{np.std(row['test'], ddof=1):.4f}", _beside(row, "all"), f"{np.mean(row['tail']):.4f}",
-            _beside(row, "tail"), f"{row['cpu_seconds_per_epoch'] / alone:.1f} ×",
+            _beside(row, "tail"),
         ]) + " |")
     return "\n".join([*lines, ""])
 
@@ -64,6 +70,17 @@ def _beside(row: dict[str, Any], group: str) -> str:
         return "–"
     low, high = found["interval"]
     return f"{found['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _costs(one: dict[str, Any]) -> str:
+    lines = [f"## What a step costs, factorization of width {one['width']}", "",
+             f"CPU time of a training step beside one of the plain loss, K = {one['top_k']}, medians of rounds in "
+             f"which all took turns; largest memory of the process, {one['base_mb']:.0f} MB of which are the library "
+             f"and the data. `{one['command']}`, {one['date']}, commit {one['commit']}, {one['hardware']}.", "",
+             "| method | ms | × plain | MB |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {row['method']} | {row['step_ms']:.1f} | {row['times_plain']:.2f} | {row['peak_mb']:.0f} |"
+              for row in sorted(one["costs"], key=lambda row: row["times_plain"])]
+    return "\n".join([*lines, ""])
 
 
 def _wrong(one: dict[str, Any]) -> str:
