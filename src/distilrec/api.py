@@ -137,8 +137,8 @@ def extract(
 ) -> KnowledgeStore:
     """Write down what a teacher knows: its top-K answer at every train decision, and its item vectors.
 
-    `signals` asks for more of it: "query" (vectors, for hints and relations), "attention", "gradient"; which loss needs
-    which says losses.SOFT.
+    `signals` asks for more of it: "query" (vectors, for hints and relations), "layers", "attention", "gradient"; which
+    loss needs which says losses.SOFT.
     On rows: its output for every train row, importances where it has them, and with the arguments of
     api_rows.extract_from_rows (hidden, extra, swap, ...) more than that.
     Without a `folder` the store goes to a temporary one, which lasts as long as the machine keeps it.

@@ -118,7 +118,7 @@ class KnowledgeSettings(Section):
     top_k: Positive = 100
     temperature: Annotated[float, Field(gt=0)] = 1.0
     weights: Literal["mean", "equal", "agreement"] = "mean"  # rank: of several teachers; see knowledge.blend
-    signals: list[str] = []  # rank: query, attention, gradient; those that student.losses need come by themselves
+    signals: list[str] = []  # rank: query, layers, attention, gradient; what student.losses need comes by itself
     hidden: bool = False  # predict, tag: also the teacher's last hidden layer, for the loss `hint`
     folds: Annotated[int, Field(ge=0)] = 0  # predict, tag: soft labels by copies that did not see the row (0: off)
     extra: Share = 0.0  # predict, tag: rows to ask the teacher beyond those logged, as a multiple of the train rows

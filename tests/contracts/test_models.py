@@ -17,6 +17,7 @@ from distilrec.models import BASELINES, MODELS, item_knn, model_class
 from distilrec.models.histories import pad
 from distilrec.models.item_knn import ItemKNN
 from distilrec.models.items import CONTENT_USES, ItemTable
+from distilrec.models.layer_states import layer_shape, layer_states
 from distilrec.models.trained import Trained, create
 from distilrec.training.train import train
 from distilrec.training.validate import validate_ranker
@@ -26,6 +27,7 @@ SMALL = {"dim": 16, "dropout": 0.1, "max_length": 8}
 SEQUENCE = [name for name in MODELS if model_class(name).needs_history]
 CLOZE = [name for name in SEQUENCE if getattr(model_class(name), "cloze", False)]
 ALONG = [name for name in SEQUENCE if name not in CLOZE]  # an answer after each event
+LAYERED = [name for name in MODELS if hasattr(model_class(name), "attention")]  # blocks that refine one state
 BY_USER = [name for name in MODELS if model_class(name).uses_users]
 
 
@@ -250,6 +252,54 @@ def test_attention_is_a_share_of_what_stands_in_the_history(name: str, board: Sp
     assert (looks[0, 3:] == 0).all()
     assert looks[1, 0] == pytest.approx(1.0, abs=1e-6)
     assert np.ptp(looks[3]) > 1e-3
+
+
+@pytest.mark.req("C3")
+@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_states_of_the_layers_lead_to_the_answer(name: str, layers: int, board: Split) -> None:
+    net = fresh(name, board, layers=layers, hidden=24)
+    model = Trained("x", net, name, {}, board.digest)
+    histories = Histories.of([[1, 2, 3], [4], [6, 7], list(range(12))])
+    found = model.layers(histories)
+    assert layer_shape(net) == (layers, 24)
+    assert found.shape == (4, layers, 24)
+    assert found.dtype == np.float32
+    with torch.no_grad():  # what stands above the last layer is all that is missing
+        answers = net.leave(net.norm(torch.as_tensor(found[:, -1]))).numpy()
+    np.testing.assert_allclose(answers, model.vectors(histories), atol=1e-5, rtol=1e-4)
+    for row in range(4):
+        part = histories.items[histories.offsets[row] : histories.offsets[row + 1]]
+        np.testing.assert_allclose(model.layers(Histories.of([part]))[0], found[row], atol=1e-5, rtol=1e-4)
+    assert layers == 1 or np.abs(np.diff(found, axis=1)).max() > 1e-2, "every layer does something"
+
+
+@pytest.mark.req("C3")
+@pytest.mark.parametrize("name", LAYERED)
+def test_the_states_after_each_event_are_those_of_each_prefix(name: str, board: Split) -> None:
+    model = Trained("x", fresh(name, board), name, {}, board.digest)
+    if name in CLOZE:
+        assert model.step_layers is None
+        return
+    histories = Histories.of([[1, 2, 3, 9], [4]])
+    prefixes = model.layers(Histories.of([[1], [1, 2], [1, 2, 3], [1, 2, 3, 9], [4]]))
+    np.testing.assert_allclose(model.step_layers(histories), prefixes, atol=1e-5, rtol=1e-4)
+    long = Histories.of([list(range(20))])  # in windows, of which the first is the whole past
+    np.testing.assert_allclose(model.step_layers(long)[7], model.layers(Histories.of([list(range(8))]))[0], atol=1e-5)
+
+
+@pytest.mark.req("C3")
+@pytest.mark.parametrize("name", list(MODELS))
+def test_only_a_model_with_layers_offers_their_states(name: str, board: Split) -> None:
+    model = Trained("x", fresh(name, board), name, {}, board.digest)
+    assert (model.layers is not None) == (layer_shape(model.model) is not None) == (name in LAYERED)
+    if name in LAYERED:
+        none = Trained("x", fresh(name, board, layers=0), name, {}, board.digest)
+        assert none.layers is None
+        assert none.step_layers is None
+        with pytest.raises(IndexError):
+            layer_states(model.model, torch.tensor([[board.n_items + 9]]), torch.tensor([1]))
+        assert not any(block._forward_hooks for block in model.model.blocks), "no hook is left behind"
 
 
 @pytest.mark.parametrize("name", SEQUENCE)

@@ -1,4 +1,4 @@
-"""Query vectors, attention and sensitivity in a store: what the teacher says when it is asked itself."""
+"""Query vectors, states of layers, attention and sensitivity in a store: what the teacher itself would say."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from core_world import split_of, walk_split
 from distilrec.errors import KnowledgeError
+from distilrec.knowledge import inner as inner_room
 from distilrec.knowledge.extract import decisions, extract, open_key
 from distilrec.knowledge.inner import INNER, inner, lacks
 from distilrec.knowledge.store import KnowledgeStore
@@ -22,6 +23,7 @@ from distilrec.types import Histories, Split
 
 pytestmark = [pytest.mark.req(number) for number in ("A3", "C3", "C5", "C7")]
 
+LAYERS = 2
 LENGTH = 5  # shorter than most histories
 TOP = 4
 
@@ -65,13 +67,18 @@ def test_what_is_kept_of_each_signal(split: Split, store: KnowledgeStore) -> Non
     active = np.flatnonzero(split.bounds[:, 1] > split.bounds[:, 0])
     said = store.signals
     assert [(said[name].kind, said[name].key, said[name].width, said[name].rows) for name in INNER] == [
-        ("vector", "event", 8, len(keys)), ("attention", "user", LENGTH, len(active)),
-        ("gradient", "user", LENGTH, len(active))]
+        ("vector", "event", 8, len(keys)), ("hidden", "event", LAYERS * 8, len(keys)),
+        ("attention", "user", LENGTH, len(active)), ("gradient", "user", LENGTH, len(active))]
     assert np.array_equal(store.arrays("query")["keys"], keys)
+    assert np.array_equal(store.arrays("layers")["keys"], keys)
+    assert store.arrays("layers")["values"].dtype == np.float16
+    numbers = store.manifest["signals"]["layers"]["bytes"] - 8 * len(keys)  # less the keys
+    assert 0 < numbers - 2 * LAYERS * 8 * len(keys) < 200, "and a header"
     for name in ("attention", "gradient"):
         assert np.array_equal(store.arrays(name)["keys"], active)
     batch = store.batch(keys)
     assert batch["query"].shape == (len(keys), 8)
+    assert batch["layers"].shape == (len(keys), LAYERS, 8)
     assert batch["attention"].shape == batch["gradient"].shape == (len(keys), LENGTH)
     assert all(batch[name].dtype == np.float32 and np.isfinite(batch[name]).all() for name in INNER)
 
@@ -88,6 +95,61 @@ def test_a_query_is_the_vector_that_the_answer_came_from(
         scores = 2.0 * batch["query"][row] @ table.T  # and everywhere the answer beside it is that of the query
         log_p = scores - scores.max() - np.log(np.exp(scores - scores.max()).sum())
         np.testing.assert_allclose(log_p[batch["response.ids"][row]], batch["response"][row], atol=0.05)
+
+
+def test_the_states_of_the_layers_are_those_that_the_query_came_from(
+    split: Split, teacher: Trained, store: KnowledgeStore
+) -> None:
+    keys, users, start, stop = decisions(split)
+    batch = store.batch(keys)
+    net: Any = teacher.model.eval()
+    with torch.no_grad():
+        answers = net.leave(net.norm(torch.as_tensor(batch["layers"][:, -1]))).numpy()
+    np.testing.assert_allclose(answers, batch["query"], atol=5e-3, rtol=5e-3)
+    for row, (a, b) in enumerate(zip(start, stop, strict=True)):
+        if b - a <= LENGTH or keys[row] >= len(split.items):
+            direct = teacher.layers(prefix(split, a, b, users[row]))[0]
+            np.testing.assert_allclose(batch["layers"][row], direct, atol=3e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("rows", "events"), [(1, 2**15), (512, 1), (3, 9)])
+def test_calls_of_any_size_say_the_same_and_none_is_asked_for_more_events(
+    rows: int, events: int, split: Split, teacher: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, users, start, stop = decisions(split)
+    order = np.lexsort((stop, users))
+    asked = (users[order], start[order], stop[order], np.zeros(len(users), dtype=np.int64))
+    for name in inner_room.BY_DECISION:
+        whole = inner(teacher, name, split, *asked)
+        sizes: list[list[int]] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(inner_room, "_ROWS", rows)
+            patch.setattr(inner_room, "_EVENTS", events)
+            patch.setattr(Trained, "_in_steps", noting(sizes))
+            parted = inner(teacher, name, split, *asked)
+        np.testing.assert_allclose(parted.astype(np.float32), whole.astype(np.float32), atol=4e-3, rtol=2e-3)
+        assert len(sizes) > 1
+        assert all(len(one) <= rows and (len(one) == 1 or sum(one) <= events) for one in sizes)
+
+
+def noting(sizes: list[list[int]]) -> Any:
+    original = Trained._in_steps
+
+    def note(self: Trained, histories: Histories, *more: Any) -> np.ndarray:
+        sizes.append(histories.lengths.tolist())
+        return original(self, histories, *more)
+
+    return note
+
+
+def test_a_model_that_fills_gaps_tells_its_states_at_the_mask(split: Split, tmp_path: Path) -> None:
+    teacher = trained("bert4rec", split)
+    found = extract(teacher, split, tmp_path, top_k=TOP, signals=["layers"])
+    keys, users, start, stop = decisions(split)
+    batch = found.batch(keys)
+    for row in range(0, len(keys), 3):
+        direct = teacher.layers(prefix(split, start[row], stop[row], users[row]))[0]
+        np.testing.assert_allclose(batch["layers"][row], direct, atol=3e-3, rtol=2e-3)
 
 
 def test_attention_by_steps_back_is_what_the_teacher_is_asked_for(
@@ -161,9 +223,9 @@ class Dying(Trained):
         self._note("gradient")
         return super()._sensitivity(histories, best)
 
-    def _in_steps(self, histories: Histories, width: int, answer: Any) -> np.ndarray:
-        self._note("query" if width == 8 else "response")
-        return super()._in_steps(histories, width, answer)
+    def _in_steps(self, histories: Histories, shape: tuple[int, ...], *more: Any) -> np.ndarray:
+        self._note({(8,): "query", (LAYERS, 8): "layers"}.get(shape, "response"))
+        return super()._in_steps(histories, shape, *more)
 
 
 def dying(teacher: Trained, **left: int) -> Dying:
@@ -173,7 +235,7 @@ def dying(teacher: Trained, **left: int) -> Dying:
     return made
 
 
-@pytest.mark.parametrize("where", ["response", "query", "attention", "gradient"])
+@pytest.mark.parametrize("where", ["response", "query", "layers", "attention", "gradient"])
 def test_a_killed_extraction_goes_on_with_the_signal_that_was_missing(
     where: str, split: Split, teacher: Trained, store: KnowledgeStore, tmp_path: Path
 ) -> None:
@@ -215,7 +277,8 @@ def test_a_model_without_history_is_kept_by_user(split: Split, tmp_path: Path) -
     np.testing.assert_allclose(found.batch(keys)["query"], own[users], atol=2e-3)
 
 
-@pytest.mark.parametrize(("name", "signal"), [("mf", "attention"), ("mf", "gradient"), ("gru4rec", "attention")])
+@pytest.mark.parametrize(("name", "signal"), [
+    ("mf", "attention"), ("mf", "gradient"), ("mf", "layers"), ("gru4rec", "attention"), ("gru4rec", "layers")])
 def test_a_teacher_that_cannot_say_it_is_refused_at_once(
     name: str, signal: str, split: Split, tmp_path: Path
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from core_world import split_of, walk_split
 from distilrec import files
@@ -165,6 +167,42 @@ def test_knowledge_per_user_answers_every_decision_of_the_user(tmp_path: Path) -
     assert "response.mass" not in store.batch(keys), "a list of scores has no share of a catalog"
     with pytest.raises(KnowledgeError, match="needs the split"):
         KnowledgeStore(tmp_path).batch(keys)
+
+
+def test_a_finished_file_is_the_librarys_and_its_parts_are_never_together_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    keys = rng.permutation(32 * 1000).astype(np.int64)
+    values = rng.normal(size=(len(keys), 4, 64)).astype(np.float16)
+    writer = StoreWriter(tmp_path, {"dataset_digest": "d", "split_digest": "s"})
+    for part in range(32):
+        rows = slice(1000 * part, 1000 * part + 1000)
+        writer.write("layers", part, {"keys": keys[rows], "values": values[rows]})
+    tracemalloc.start()
+    try:
+        writer.finish({"layers": Signal("layers", "hidden", "event")}, {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4e6, f"{values.nbytes} bytes of values, {peak} held"
+    order = np.argsort(keys)
+    save_file({"keys": keys[order], "values": values[order]}, tmp_path / "whole")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "layers.safetensors").read_bytes()
+    store = KnowledgeStore(tmp_path)
+    assert store.signals["layers"].width == 4 * 64
+    assert np.array_equal(store.batch(np.array([31, 5, 5]))["layers"], values[order][[31, 5, 5]].astype(np.float32))
+
+
+def test_the_order_of_kinds_in_a_file_is_the_librarys(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.integers(0, 99, (6, 2)).astype(kind) for name, kind in
+              {"keys": "<i8", "b": "<u2", "a": "<f2", "c": "<f4", "d": "<i4", "e": "<f2", "f": "<i8"}.items()}
+    arrays["keys"] = np.arange(6)
+    writer = StoreWriter(tmp_path, {"dataset_digest": "d", "split_digest": "s"})
+    for part in range(2):
+        writer.write("s", part, {name: array[3 * part : 3 * part + 3] for name, array in arrays.items()})
+    writer.finish({"s": Signal("s", "vector", "event")}, {})
+    save_file(arrays, tmp_path / "whole")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "s.safetensors").read_bytes()
 
 
 def test_parts_of_another_identity_are_thrown_away(tmp_path: Path) -> None:

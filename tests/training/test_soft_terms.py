@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from core_world import quick, walk_split
 from distilrec.errors import KnowledgeError, RecipeError, TrainingError
-from distilrec.knowledge.extract import extract
+from distilrec.knowledge.extract import decisions, extract
 from distilrec.knowledge.inner import INNER, lacks
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.losses import SOFT
 from distilrec.losses.attention_transfer import attention_transfer
 from distilrec.losses.candidates import ranks
+from distilrec.losses.layer_hint import layer_hint
 from distilrec.losses.sobolev import sobolev
 from distilrec.models.sasrec import SASRec
 from distilrec.models.sensitivity import sensitivity
@@ -108,7 +109,7 @@ class World:
 
 
 def able(loss: str, student: str, teacher: str) -> bool:
-    needs_history = SOFT[loss] in ("attention", "gradient")
+    needs_history = SOFT[loss] in ("attention", "gradient", "layers")
     return not (needs_history and "mf" in (student, teacher))
 
 
@@ -299,6 +300,91 @@ def test_a_hint_alone_is_learned(stores: dict[str, KnowledgeStore]) -> None:
     assert done.curve[-1]["loss"] < 0.5, "standardized vectors cost 1 where nothing is known"
 
 
+# --- hints of all layers
+
+
+@functools.cache
+def layered(name: str, layers: int, width: int = 12) -> nn.Module:
+    net = create(name, SPLIT, {"dim": 8, "hidden": width, "layers": layers, "max_length": 6, "dropout": 0.0}, seed=1)[0]
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.4 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    return net.eval()
+
+
+def layers_of(name: str, layers: int, folder: Path) -> KnowledgeStore:
+    return extract(Trained(name, layered(name, layers), name, {}, SPLIT.digest), SPLIT, folder, top_k=3,
+                   signals=["layers"])
+
+
+@pytest.mark.parametrize(("teacher", "depth", "student", "own"), [
+    ("sasrec", 3, "sasrec", 1), ("sasrec", 1, "hstu", 3), ("hstu", 2, "sasrec", 2), ("bert4rec", 2, "sasrec", 1),
+    ("sasrec", 2, "bert4rec", 1)])
+def test_students_of_any_depth_and_width_learn_the_layers(
+    teacher: str, depth: int, student: str, own: int, tmp_path: Path
+) -> None:
+    """The term falls, and what it moves is the student and not its bridges alone."""
+    store = layers_of(teacher, depth, tmp_path)
+    shape = {"dim": 8, "layers": own, "max_length": 6, "dropout": 0.0}
+    cost = {}
+    for learns in (True, False):
+        net = create(student, SPLIT, {**shape, **({"mask_share": 0.0} if student == "bert4rec" else {})}, seed=3)[0]
+        before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+        if not learns:
+            for weight in net.parameters():
+                weight.requires_grad_(False)
+        done = fit(net, SPLIT, quick(epochs=30, learning_rate=2e-2, evaluate_every=30, patience=30),
+                   losses={"layer_hint": 1.0}, knowledge=store)
+        cost[learns] = done.curve[-1]["loss"]
+        moved = [key for key, tensor in net.state_dict().items() if not torch.equal(before[key], tensor)]
+        assert {key.split(".")[1] for key in moved if key.startswith("blocks.")} == \
+            ({str(i) for i in range(own)} if learns else set())
+    assert cost[True] < 0.85 * cost[False], "bridges alone cannot do it"
+    assert cost[True] < 0.7, "standardized states cost about 1 where nothing is known"
+
+
+def test_a_layer_hint_is_of_the_pass_that_answers(tmp_path: Path) -> None:
+    """At every soft decision, by hand, and without a second look at the history."""
+    store = layers_of("sasrec", 3, tmp_path)
+    world = World("layer_hint", store)
+    net: Any = world.model
+    items = torch.as_tensor(world.batch.items)
+    at = torch.as_tensor(world.batch.positions[world.batch.soft])
+    x, ours = net._embed(items), []
+    for block, bridge in zip(net.blocks, world.learner.bridges["layers"].maps, strict=True):
+        x = block(x)
+        ours.append(bridge(torch.nn.functional.layer_norm(x, x.shape[-1:])).flatten(0, 1)[at])
+    keys = decisions(SPLIT)[0]
+    theirs = torch.as_tensor(store.batch(keys)["layers"])
+    mean, deviation = theirs.mean(2, keepdim=True), theirs.std(2, keepdim=True, correction=0)
+    theirs = (theirs - mean) / (deviation**2 + 1e-5).sqrt()
+    theirs = (theirs - theirs.mean(0)) / theirs.std(0, correction=0)
+    rows = np.searchsorted(keys, world.batch.keys[world.batch.soft])
+    expected = layer_hint(torch.stack(ours, 1), theirs[rows])
+    assert world.loss().item() == pytest.approx(expected.mean().item(), rel=1e-3)
+    calls = []
+    handle = net.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    world.loss()
+    handle.remove()
+    assert len(calls) == 1, "the states cost no second pass"
+    assert not any(block._forward_hooks for block in net.blocks)
+
+
+def test_the_bridges_of_the_layers_stay_behind_and_the_weight_of_a_hint_is_not_the_batchs(tmp_path: Path) -> None:
+    store = layers_of("sasrec", 3, tmp_path)
+    shape = {"dim": 4, "max_length": 6, "layers": 1}
+    trained = train("sasrec", SPLIT, shape, quick(epochs=1), losses={"layer_hint": 1.0}, knowledge=store,
+                    folder=tmp_path / "m")
+    assert set(load_file(tmp_path / "m" / "model.safetensors")) == set(create("sasrec", SPLIT, shape)[0].state_dict())
+    assert not isinstance(trained.model, RankLearner)
+    world = World("layer_hint", store)
+    each = world.by_decision()
+    some = np.flatnonzero(world.batch.soft)[::3]
+    few = dataclasses.replace(world.batch, soft=np.isin(np.arange(len(world.batch.soft)), some))
+    loss = world.loss(store.batch(few.keys[few.soft]), few)
+    assert loss.item() == pytest.approx(each[::3].mean(), rel=1e-4)
+
+
 # --- what is missing is named before the first step
 
 
@@ -318,7 +404,8 @@ def test_a_missing_signal_is_named_with_the_command_that_makes_it(name: str, tmp
 
 
 @pytest.mark.parametrize(("name", "student"), [
-    ("attention_transfer", "gru4rec"), ("attention_transfer", "mf"), ("sobolev", "mf")])
+    ("attention_transfer", "gru4rec"), ("attention_transfer", "mf"), ("sobolev", "mf"), ("layer_hint", "gru4rec"),
+    ("layer_hint", "mf")])
 def test_a_student_that_has_no_such_thing_is_refused(
     name: str, student: str, stores: dict[str, KnowledgeStore]
 ) -> None:

@@ -91,7 +91,7 @@ def extend(
 
     A decision is the same one if the same user (by key) has the same history (by item keys) before it. Its answer is
     copied with the ids of the newer split; an item that did not exist then is simply not in it. All others are asked.
-    Answers and item vectors go on; query vectors, attention and gradients do not.
+    Answers and item vectors go on; query vectors, states of layers, attention and gradients do not.
 
     Args:
         store: of `old`, with a response by event.

@@ -12,7 +12,7 @@ import numpy as np
 from distilrec import numerics
 from distilrec.errors import KnowledgeError, nearest, problem
 from distilrec.files import digest_arrays
-from distilrec.knowledge.inner import INNER, inner, lacks
+from distilrec.knowledge.inner import BY_DECISION, INNER, inner, lacks
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Ranker, Signal, Split
@@ -58,8 +58,8 @@ def extract(
         temperature: divides the teacher's scores before the softmax; for scorers whose scale is not that of logits.
         content: float32 [I, C] vectors of item content that the teacher was given, kept beside its own so that a
             control can start from the same text.
-        signals: of `inner.INNER`, what is to be kept beside the response: "query" at every decision, "attention" and
-            "gradient" after the last train event of each user.
+        signals: of `inner.INNER`, what is to be kept beside the response: "query" and "layers" at every decision,
+            "attention" and "gradient" after the last train event of each user.
     Raises:
         KnowledgeError: the teacher gives a NaN, or knows no item for a user.
     """
@@ -112,8 +112,8 @@ def extract(
                 values = np.asarray(vectors, dtype=np.float32)
                 writer.write(name, 0, {"keys": np.arange(len(values), dtype=np.int64), "values": values})
     for name in inside:
-        kind: Any = "vector" if name == "query" else name
-        found[name] = Signal(name, kind, keyed if name == "query" else "user", teacher=teacher.name)
+        kind: Any = {"query": "vector", "layers": "hidden"}.get(name, name)
+        found[name] = Signal(name, kind, keyed if name in BY_DECISION else "user", teacher=teacher.name)
     writer.finish(found, {"name": teacher.name, "parameters": teacher.parameters, **_provenance(teacher)})
     return KnowledgeStore(folder, split)
 
@@ -121,9 +121,9 @@ def extract(
 def _think(
     writer: StoreWriter, teacher: Any, name: str, split: Split, part: int, decisions: tuple[np.ndarray, ...]
 ) -> None:
-    """Write one part of an inner signal; all but query vectors are kept once per user, after the last train event."""
+    """Write one part of an inner signal; what is not by decision is kept once per user, after the last train event."""
     keys, users, start, stop, best = decisions
-    if name != "query":
+    if name not in BY_DECISION:
         rows = np.flatnonzero(stop == split.bounds[users, 1])
         keys, users, start, stop, best = users[rows].astype(np.int64), users[rows], start[rows], stop[rows], best[rows]
     if len(keys):

@@ -2,7 +2,8 @@
 
     manifest.json            schema, data and split digests, the teacher, one entry per signal and file
     NAME.safetensors         keys int64 [N] (rising), then for a response `ids` [N, K] and `logits` float16 [N, K],
-                             for a vector, and for a response by row, `values` float32 [N, D]
+                             for a vector, and for a response by row, `values` float32 [N, D], for the states of S
+                             layers float16 [N, S, H]
     parts/                   only while extraction runs: whole parts, so that a killed run goes on
 
 A response is kept as log-probabilities over the whole catalog, of the K best items. They are logits (softmax does not
@@ -12,11 +13,12 @@ see the constant), and the share of probability that the K items hold can be rea
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -29,6 +31,7 @@ from distilrec.types_rows import RowSplit
 __all__ = ["SCHEMA", "KnowledgeStore", "StoreWriter", "map_file"]
 
 SCHEMA = 1
+_KINDS = {"I64": "<i8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "U16": "<u2"}  # in the order of a file, for alignment
 _AGAIN = "delete the store and run `distilrec extract` again"
 
 
@@ -174,12 +177,12 @@ class StoreWriter:
         entries = {}
         for name, signal in signals.items():
             paths = sorted(self.parts.glob(f"{name}-*.safetensors"))
-            joined = _join([map_file(path) for path in paths])
             target = self.folder / f"{name}.safetensors"
             with atomic_file(target) as temporary:
-                save_file(joined, temporary)
+                _join([map_file(path) for path in paths], temporary)
+            joined = map_file(target)
             values = joined.get("values")
-            wide = signal.width or (0 if values is None or values.ndim < 2 else values.shape[1])
+            wide = signal.width or (0 if values is None else int(np.prod(values.shape[1:])) if values.ndim > 1 else 0)
             described = {**asdict(signal), "rows": len(joined["keys"]), "width": wide}
             entries[name] = {"signal": described, "file": target.name, "sha256": digest_file(target),
                              "bytes": target.stat().st_size}
@@ -200,7 +203,7 @@ class StoreWriter:
         return self.parts / f"{name}-{part:05d}.safetensors"
 
 
-def map_file(path: Path) -> dict[str, np.ndarray]:
+def map_file(path: Path, *, mode: Literal["r", "r+"] = "r") -> dict[str, np.ndarray]:
     """Memory-map every array of a safetensors file (the library itself reads slices, not scattered rows).
 
     Raises:
@@ -215,18 +218,43 @@ def map_file(path: Path) -> dict[str, np.ndarray]:
     header.pop("__metadata__", None)
     if path.stat().st_size < 8 + size + max((entry["data_offsets"][1] for entry in header.values()), default=0):
         raise KnowledgeError(problem(f"{path} is cut off", do=_AGAIN))
-    kinds = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4"}
     arrays: dict[str, np.ndarray] = {}
     for name, entry in header.items():
-        begin = 8 + size + entry["data_offsets"][0]
-        arrays[name] = np.memmap(path, dtype=kinds[entry["dtype"]], mode="r", offset=begin, shape=tuple(entry["shape"]))
+        begin, kind = 8 + size + entry["data_offsets"][0], _KINDS[entry["dtype"]]
+        arrays[name] = np.memmap(path, dtype=kind, mode=mode, offset=begin, shape=tuple(entry["shape"]))
     return arrays
 
 
-def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.argsort(joined["keys"], kind="stable")
-    return {name: np.ascontiguousarray(array[order]) for name, array in joined.items()}
+def _join(parts: list[dict[str, np.ndarray]], target: Path) -> None:
+    """Write the rows of all parts to one file, sorted by key. One part at a time is in memory: hidden states of a
+    large log are not small."""
+    keys = np.concatenate([part["keys"] for part in parts])
+    place = np.empty(len(keys), dtype=np.int64)
+    place[np.argsort(keys, kind="stable")] = np.arange(len(keys))
+    _lay_out(target, {name: (array.dtype, (len(keys), *array.shape[1:])) for name, array in parts[0].items()})
+    joined, begin = map_file(target, mode="r+"), 0
+    for part in parts:
+        rows = place[begin : begin + len(part["keys"])]
+        for name, array in part.items():
+            joined[name][rows] = array
+        begin += len(rows)
+
+
+def _lay_out(path: Path, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
+    """A safetensors file of arrays of these kinds and shapes, all zero, to be filled by `map_file`: the library itself
+    writes only what is whole in memory. Byte for byte it is the library's file."""
+    header, end = {}, 0
+    for kind, code in _KINDS.items():
+        for name, (dtype, shape) in sorted(arrays.items()):
+            if dtype == np.dtype(code):
+                size = math.prod(shape) * dtype.itemsize
+                header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [end, end + size]}
+                end += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

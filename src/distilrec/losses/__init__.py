@@ -20,6 +20,7 @@ SOFT = {  # loss -> the signal of the store that it reads
     "rejuvenated_cross_entropy": "response",
     "grouped_kl": "response",
     "hint": "query",
+    "layer_hint": "layers",
     "relation_distance": "query",
     "relation_angle": "query",
     "full_topology": "query",

@@ -18,6 +18,7 @@ from distilrec.errors import RecipeError, nearest, problem
 from distilrec.files import atomic_folder, digest_arrays, digest_file, write_json
 from distilrec.models import model_class
 from distilrec.models.histories import pad
+from distilrec.models.layer_states import layer_shape, layer_states
 from distilrec.models.saved import read_saved
 from distilrec.models.sensitivity import sensitivity
 from distilrec.types import Histories, Split
@@ -132,7 +133,7 @@ class Trained:
             scores = queries @ table.T
             return (scores if bias is None else scores + bias).mul(self.score_scale)
 
-        return self._in_steps(histories, self.model.n_items, scored)
+        return self._in_steps(histories, (self.model.n_items,), scored)
 
     @torch.inference_mode()
     def _step_vectors(self, histories: Histories) -> np.ndarray:
@@ -140,12 +141,15 @@ class Trained:
             return np.repeat(self.vectors(histories), histories.lengths, axis=0)
         if not self.model.needs_history:
             return self.vectors(_prefixes(histories))
-        return self._in_steps(histories, self.model.item_vectors().shape[1], lambda queries: queries)
+        return self._in_steps(histories, (self.model.item_vectors().shape[1],), lambda queries: queries)
 
-    def _in_steps(self, histories: Histories, width: int, answer: Any) -> np.ndarray:
+    def _in_steps(self, histories: Histories, shape: tuple[int, ...], answer: Any, ask: Any = None) -> np.ndarray:
+        """float32 [sum of lengths, *shape]: what `answer` makes of what `ask`, by default the query, gives after each
+        event."""
         net = self.model.eval()
+        ask = ask or net.query
         starts, sizes, kept = _windows(histories, net.max_length)
-        out = np.empty((len(histories.items), width), dtype=np.float32)
+        out = np.empty((len(histories.items), *shape), dtype=np.float32)
         order = np.argsort(sizes, kind="stable")
         for begin in range(0, len(order), 64):
             rows = order[begin : begin + 64]
@@ -153,11 +157,32 @@ class Trained:
             valid = column < sizes[rows][:, None]
             source = np.where(valid, starts[rows][:, None] + column, 0)
             items = np.where(valid, histories.items[source], net.n_items).astype(np.int64)
-            queries = net.query(torch.as_tensor(items, device=self.device),
-                                torch.as_tensor(sizes[rows], device=self.device))
+            said = ask(torch.as_tensor(items, device=self.device), torch.as_tensor(sizes[rows], device=self.device))
             wanted = valid & (column >= kept[rows][:, None])
-            out[source[wanted]] = answer(queries[torch.as_tensor(wanted, device=self.device)].float()).cpu().numpy()
+            out[source[wanted]] = answer(said[torch.as_tensor(wanted, device=self.device)].float()).cpu().numpy()
         return out
+
+    @property
+    def layers(self) -> Any:
+        """Histories of one event or more -> float32 [B, S, H]: the state after each layer at the position that answers,
+        lowest first; None where the model has no layers (see models.layer_states)."""
+        return self._layers if layer_shape(self.model) else None
+
+    @property
+    def step_layers(self) -> Any:
+        """Histories -> float32 [sum of lengths, S, H]: as `step_scores`, the states after each layer."""
+        return None if self.cloze or not layer_shape(self.model) else self._step_layers
+
+    @torch.inference_mode()
+    def _layers(self, histories: Histories) -> np.ndarray:
+        items, lengths, at, _ = self._asked(histories)
+        states = layer_states(self.model.eval(), items, lengths)
+        return states[torch.arange(len(at), device=at.device), at].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def _step_layers(self, histories: Histories) -> np.ndarray:
+        return self._in_steps(histories, layer_shape(self.model) or (), lambda states: states,
+                              lambda items, lengths: layer_states(self.model, items, lengths))
 
     @property
     def attention(self) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distilrec.errors import KnowledgeError, RecipeError, TrainingError, nearest, problem
 from distilrec.losses import LOSSES, SOFT
+from distilrec.models.layer_states import layer_shape
 from distilrec.training.batches import Batch, epoch_batches, training_examples
 from distilrec.training.learner import RankLearner, learner_of, taught_of
 from distilrec.training.live import answers_in, average_of, follow
@@ -140,6 +141,10 @@ def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge |
         if name == "attention_transfer" and not hasattr(model, "attention"):
             raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
                                       "a transformer (sasrec, hstu, bert4rec)", "choose another student or loss"))
+        if SOFT.get(name) == "layers" and layer_shape(model) is None:
+            raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__} without layers "
+                                      "of one width", "a transformer (sasrec, hstu, bert4rec) of one layer or more",
+                                      "choose another student or loss"))
         if name == "sobolev" and not model.needs_history:
             raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
                                       "a model that reads a history", "choose another student or loss"))

@@ -12,11 +12,15 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from distilrec.knowledge.extract import decisions
+from distilrec.knowledge.inner import BY_DECISION
+from distilrec.losses import SOFT
+from distilrec.models.layer_states import layer_shape
 from distilrec.numerics import popularity_groups
 from distilrec.types import Knowledge, Split
 
 __all__ = [
-    "NOTHING", "POPULARITY_GROUPS", "Bridge", "RankLearner", "Taught", "learner_of", "taught_of",
+    "NOTHING", "POPULARITY_GROUPS", "Bridge", "LayerBridges", "RankLearner", "Taught", "learner_of", "normed",
+    "taught_of",
 ]
 
 POPULARITY_GROUPS = 4
@@ -33,6 +37,7 @@ class Taught:
     popularity: Tensor | None = None  # int64 [I], the popularity group of each item
     center: tuple[Tensor, Tensor] | None = None  # mean and standard deviation [E] of the query vectors
     item_center: tuple[Tensor, Tensor] | None = None  # the same of the item vectors
+    layer_center: tuple[Tensor, Tensor] | None = None  # the same [S, H] of the normed states of the teacher's layers
 
 
 NOTHING = Taught()
@@ -62,15 +67,32 @@ class Bridge(nn.Module):
         return torch.stack([expert(student) for expert in self.experts], 2).mul(share[:, None]).sum(2)
 
 
+class LayerBridges(nn.Module):
+    """From each of the student's layers to the teacher's width, a linear map each; trained and thrown away."""
+
+    def __init__(self, layers: int, width: int, teacher: int) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(nn.Linear(width, teacher) for _ in range(layers))
+
+    def forward(self, states: list[Tensor]) -> Tensor:
+        """S of [n, H] -> [n, S, W]."""
+        return torch.stack([way(normed(state)) for way, state in zip(self.maps, states, strict=True)], 1)
+
+
+def normed(states: Tensor) -> Tensor:
+    """States [..., H] as the next layer reads them: it has a layer norm before it, so their length says nothing."""
+    return nn.functional.layer_norm(states, states.shape[-1:])
+
+
 class RankLearner(nn.Module):
     """A model with its bridges and, where it teaches itself, the companion that gives the soft labels."""
 
     def __init__(
-        self, model: nn.Module, bridges: dict[str, Bridge] | None = None, companion: nn.Module | None = None
+        self, model: nn.Module, bridges: Mapping[str, nn.Module] | None = None, companion: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.model = model
-        self.bridges = nn.ModuleDict(bridges or {})
+        self.bridges = nn.ModuleDict(dict(bridges or {}))
         self.companion = companion
 
 
@@ -82,11 +104,14 @@ def learner_of(
     where there are none."""
     net: Any = model
     own = net.item_vectors().shape[1]
-    bridges = {}
+    bridges: dict[str, nn.Module] = {}
     if "hint" in losses:
         bridges["query"] = Bridge(own, width, experts)
         if taught.item_vectors is not None:
             bridges["item"] = Bridge(own, taught.item_vectors.shape[1], experts)
+    shape = layer_shape(model)
+    if taught.layer_center is not None and shape is not None:
+        bridges["layers"] = LayerBridges(*shape, taught.layer_center[0].shape[1])
     return RankLearner(model, bridges, companion)
 
 
@@ -96,14 +121,17 @@ def taught_of(
     """(what the losses need of a teacher beyond single decisions, width of its query vectors or 0)."""
     on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
     popularity = on(popularity_groups(split.train_counts, POPULARITY_GROUPS)) if "grouped_kl" in losses else None
-    vector = [name for name in ("hint", "relation_distance", "relation_angle", "full_topology", "hierarchical_topology")
-              if name in losses]
-    if not vector or knowledge is None:
+    signals = {SOFT[name] for name in losses if name in SOFT}
+    if knowledge is None or not signals & set(BY_DECISION):
         return Taught(popularity=popularity), 0
     keys = decisions(split)[0]
     rng = np.random.default_rng(0)
     some = np.sort(rng.choice(keys, min(_SAMPLE, len(keys)), replace=False))
-    queries = knowledge.batch(some)["query"]
+    said = knowledge.batch(some)
+    layers = _center(normed(on(said["layers"]))) if "layers" in signals else None
+    if "query" not in signals:
+        return Taught(popularity=popularity, layer_center=layers), 0
+    queries = said["query"]
     told = getattr(knowledge, "vectors", None)
     items = None if told is None else told("item_vectors")
     centroids = None
@@ -113,7 +141,7 @@ def taught_of(
         centroids, _ = kmeans2(unit, min(_CLUSTERS, len(unit)), minit="++", rng=0)
     return Taught(
         None if items is None else on(items), None if centroids is None else on(_unit(centroids)), popularity,
-        _center(on(queries)), None if items is None else _center(on(items)),
+        _center(on(queries)), None if items is None else _center(on(items)), layers,
     ), queries.shape[1]
 
 

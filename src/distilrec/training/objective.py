@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distilrec.losses import SOFT
+from distilrec.models.layer_states import watched
 from distilrec.training.batches import Batch
 from distilrec.training.learner import NOTHING, RankLearner, Taught
 from distilrec.training.scores import Scores
@@ -75,7 +76,8 @@ def objective(
     net: Any = learner.model
     on = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
     items, lengths = on(batch.items), on(batch.lengths)
-    hidden = net.query(items, lengths, on(batch.users))
+    with watched(net, any(SOFT.get(name) == "layers" for name in losses)) as states:
+        hidden = net.query(items, lengths, on(batch.users))
     labels = None
     if not net.needs_history and not batch.soft.all():  # one vector answers all labels of a user
         labels = on(batch.targets), on(np.cumsum(batch.soft) - 1), on(batch.labeled)
@@ -93,7 +95,7 @@ def objective(
         if "response.ids" in known:
             known["response.ids"] = known["response.ids"].long()
         step = Step(learner, scores.take(rows), q if rows is None else q[rows], known, taught, settings, items, lengths,
-                    on(batch.positions[chosen]), on(batch.keys[chosen] >= n_events), [])
+                    on(batch.positions[chosen]), on(batch.keys[chosen] >= n_events), states, [])
     weight_of = None if step is None else _trust(step, settings)
     total, values = q.new_zeros(()), {}
     both = any(name in SOFT for name in losses) and any(name not in SOFT for name in losses)

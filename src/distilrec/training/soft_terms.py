@@ -20,6 +20,7 @@ from distilrec.losses.grouped_kl import grouped_kl
 from distilrec.losses.hierarchical_topology import hierarchical_topology
 from distilrec.losses.hint import hint
 from distilrec.losses.kl import kl
+from distilrec.losses.layer_hint import layer_hint
 from distilrec.losses.listnet import listnet
 from distilrec.losses.margin_squared_error import margin_squared_error
 from distilrec.losses.plackett_luce import plackett_luce
@@ -30,7 +31,7 @@ from distilrec.losses.relation_distance import relation_distance
 from distilrec.losses.relaxed_ranking import relaxed_ranking
 from distilrec.losses.sobolev import sobolev
 from distilrec.models.sensitivity import sensitivity
-from distilrec.training.learner import POPULARITY_GROUPS, RankLearner, Taught
+from distilrec.training.learner import POPULARITY_GROUPS, RankLearner, Taught, normed
 from distilrec.training.scores import Scores
 from distilrec.training.settings import TrainSettings
 
@@ -56,6 +57,7 @@ class Step:
     lengths: Tensor  # int64 [B]
     at: Tensor  # int64 [n], the position of each soft decision in the flattened batch
     open: Tensor  # bool [n], the decision after the last train event
+    states: list[Tensor]  # [B, L, H] after each of the student's layers, where a loss reads them
     _kept: list[Tensor]
 
     @property
@@ -126,6 +128,13 @@ def _hint(step: Step) -> Term:
     ours = step.learner.bridges["item"](step.scores.table[items].float(), theirs).float()
     whole = hint(ours, theirs).mean()  # of items no decision is the owner
     return (values + whole) / 2, None
+
+
+def _layer_hint(step: Step) -> Term:
+    """All layers at every soft decision."""
+    theirs = _standard(normed(step.known["layers"]), step.taught.layer_center)
+    ours = step.learner.bridges["layers"]([state.flatten(0, 1)[step.at] for state in step.states])
+    return layer_hint(ours.float(), theirs), None
 
 
 def _relation(loss: Callable[..., Tensor], most: int, *, grouped: bool = False) -> Callable[[Step], Term]:
@@ -207,6 +216,7 @@ TERMS: dict[str, Callable[[Step], Term]] = {
     "collaborative_distillation": _against(collaborative_distillation, warm=True, centered=True),
     "grouped_kl": _grouped,
     "hint": _hint,
+    "layer_hint": _layer_hint,
     "relation_distance": _relation(relation_distance, _ANCHORS),
     "relation_angle": _relation(relation_angle, _CORNERS),
     "full_topology": _relation(full_topology, _ANCHORS),
