@@ -167,7 +167,7 @@ SEVERAL = "teacher: {members: [{model: als}, {model: sasrec}]}\n"
     (ROWS + "student: {generations: 2}", "student.generations: given in a recipe of the task predict"),
     (ROWS + "student: {audit: true}", "student.audit: given in a recipe of the task predict"),
     (ROWS + "student: {train: {teacher: peer}}", "student.train.teacher: given in a recipe of the task predict"),
-    (ROWS + "knowledge: {weights: equal}", "knowledge.weights: given in a recipe of the task predict"),
+    (ROWS + "knowledge: {weights: equal}", "knowledge.weights: 'equal' in a recipe of the task predict"),
 ])
 def test_recipes_that_cannot_be_run(text: str, told: str) -> None:
     message = faults(text)

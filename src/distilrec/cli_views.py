@@ -88,10 +88,9 @@ def print_methods(console: Console | None = None) -> None:
             need = needs.get(name, "hidden" if name == "hint" else "response")
             table.add_row("loss on labels" if need == "labels" else "loss on knowledge", name,
                           escape(first_sentence(place)), need)
-        if task == "rank":
-            table.add_section()
-            for key, name, place, need in _ways():
-                table.add_row(key, name, escape(first_sentence(place)), need)
+        table.add_section()
+        for key, name, place, need in _ways() if task == "rank" else _ways_of_rows():
+            table.add_row(key, name, escape(first_sentence(place)), need)
         (console or Console()).print(table)
 
 
@@ -115,6 +114,13 @@ def _ways() -> Iterator[tuple[str, str, str, str]]:
     yield "student.start", "text", "distilrec.models.items:ItemTable.set_vectors", "item texts"
     yield "student.layers", "teacher", "distilrec.training.transfer:copy_layers", "a teacher trained here"
     yield "student", "interpolation", "distilrec.training.transfer:interpolate", "item vectors of the teacher"
+
+
+def _ways_of_rows() -> Iterator[tuple[str, str, str, str]]:
+    """As `_ways`, for the tasks predict and tag."""
+    for name, place in (("mean", "row_ensemble:RowEnsemble"), ("learned", "row_ensemble:learn_weights"),
+                        ("agreement", "row_local:LocalEnsemble")):
+        yield "knowledge.weights", name, f"distilrec.teachers.{place}", "several teachers"
 
 
 def first_sentence(place: str) -> str:

@@ -117,7 +117,9 @@ class Control(Section):
 class KnowledgeSettings(Section):
     top_k: Positive = 100
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    weights: Literal["mean", "equal", "agreement"] = "mean"  # rank: of several teachers; see knowledge.blend
+    # of several teachers; "equal" for rank (see knowledge.blend), "learned" for predict, tag (see teachers.row_local)
+    weights: Literal["mean", "equal", "learned", "agreement"] = "mean"
+    item: str | None = None  # predict, tag: with weights: agreement, the feature whose values are the items
     signals: list[str] = []  # rank: query, layers, attention, gradient; what student.losses need comes by itself
     hidden: bool = False  # predict, tag: also the teacher's last hidden layer, for the loss `hint`
     folds: Annotated[int, Field(ge=0)] = 0  # predict, tag: soft labels by copies that did not see the row (0: off)

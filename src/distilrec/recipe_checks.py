@@ -27,15 +27,15 @@ OF_THE_RUN = {"device": "device", "seed": "seeds"}  # settings of training that 
 # keys that only one half of recipes knows
 OF_ROWS = (
     "data.joins", "features", "labels", "group", "weight", "teacher.features", "teacher.space",
-    "teacher.trust", "knowledge.hidden", "knowledge.folds", "knowledge.extra", "knowledge.swap", "student.features",
-    "student.auxiliary", "control.single_task", "evaluate.slices",
+    "teacher.trust", "knowledge.item", "knowledge.hidden", "knowledge.folds", "knowledge.extra", "knowledge.swap",
+    "student.features", "student.auxiliary", "control.single_task", "evaluate.slices",
     *(f"{section}.train.{name}" for section in ("student", "teacher") for name in ROW_ONLY),
 )
 OF_RANKING = (
     "data.layout", "data.items", "data.users", "data.text", "data.clean", "text", "knowledge.top_k",
     "knowledge.temperature", "control.scratch", "evaluate.k", "evaluate.seen", "evaluate.candidates",
     "evaluate.fusion", "evaluate.cascade",
-    "student.layers", "refit", "knowledge.weights", "knowledge.signals", "student.trust", "student.own_temperature",
+    "student.layers", "refit", "knowledge.signals", "student.trust", "student.own_temperature",
     "student.interpolation", "student.generations", "student.audit",
     *(f"{section}.train.{name}" for section in ("student", "teacher") for name in RANK_ONLY),
 )

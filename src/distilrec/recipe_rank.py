@@ -140,6 +140,9 @@ def _weighed(recipe: Recipe) -> Iterator[Fault]:
     place, how = ("knowledge", "weights"), recipe.knowledge.weights
     if how == "mean":
         return
+    if how == "learned":
+        yield place, f"{how!r} in a recipe of the task rank", "mean, equal or agreement"
+        return
     if len(recipe.teacher.members) < 2 and recipe.teacher.copies < 2:
         yield place, f"{how!r} with one teacher", "mean, or teacher.members, or teacher.copies above 1"
     for name in recipe.knowledge.signals:

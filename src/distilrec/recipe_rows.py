@@ -63,6 +63,7 @@ def row_faults(recipe: Recipe) -> Iterator[Fault]:
     if recipe.knowledge.extra and not recipe.knowledge.swap:
         yield (("knowledge", "swap"), "nothing, with knowledge.extra",
                "the features that extra rows take from other rows, e.g. the item and what belongs to it")
+    yield from _weighed(recipe)
     yield from _metric(recipe)
     yield from _losses(recipe)
     yield from _teacher(recipe)
@@ -148,6 +149,27 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
         yield ("teacher", "copies"), repr(teacher.copies), "1: a file cannot be trained again"
     if recipe.knowledge.folds:
         yield ("knowledge", "folds"), repr(recipe.knowledge.folds), "0: a file cannot be trained again"
+
+
+def _weighed(recipe: Recipe) -> Iterator[Fault]:
+    """What weights of several teachers need: several, and a user or an item to weigh them by."""
+    place, how, item = ("knowledge", "weights"), recipe.knowledge.weights, recipe.knowledge.item
+    if item is not None and how != "agreement":
+        yield ("knowledge", "item"), f"{item!r} with weights: {how}", "weights: agreement, which alone reads it"
+    if item is not None:
+        yield from named(("knowledge", "item"), item, recipe.features)
+        given = recipe.features.get(item, "category")
+        kind = given.get("kind") if isinstance(given, Mapping) else given
+        if kind != "category":
+            yield ("knowledge", "item"), f"{item!r}, a feature of kind {kind}", "a feature of kind category"
+    if how == "mean":
+        return
+    if how == "equal":
+        yield place, f"{how!r} in a recipe of the task {recipe.task}", "mean (the same for rows), learned or agreement"
+    elif len(recipe.teacher.members) < 2 and recipe.teacher.copies < 2:
+        yield place, f"{how!r} with one teacher", "mean, or teacher.members, or teacher.copies above 1"
+    elif how == "agreement" and recipe.group is None and item is None:
+        yield place, f"{how!r} without users and items", "a `group` (the column of users), or knowledge.item, or both"
 
 
 def _settings(recipe: Recipe) -> Iterator[Fault]:

@@ -25,7 +25,8 @@ from distilrec.models.predictor import TrainedRows
 from distilrec.recipe import ModelSection, Recipe, TeacherSection
 from distilrec.runfolder import cache_folder
 from distilrec.stages_shared import ROLES, member_seed, same_weights, training_of
-from distilrec.teachers.row_ensemble import RowEnsemble
+from distilrec.teachers.row_ensemble import RowEnsemble, learn_weights
+from distilrec.teachers.row_local import LocalEnsemble
 from distilrec.types_rows import Predictor, RowSplit
 
 __all__ = ["distill", "extract", "load_model", "prepare_split", "report", "teacher_of"]
@@ -111,6 +112,10 @@ def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any
     metric = recipe.evaluate.metric
     teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
     chosen = _teachers(teachers)
+    if recipe.knowledge.weights != "mean":  # and what the members are without them
+        plain = [RowEnsemble(getattr(one, "members", [one]), name="equal weights") for one in teachers]
+        chosen.append(RowContestant("equal weights", "member", plain))
+        lineage = {**lineage, "teacher_weights": [_weights_of(one, split) for one in teachers]}
     folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
     for role in ROLES[:2]:
         models = [load_model(folder / role, split) for folder in folders]
@@ -149,7 +154,21 @@ def _teacher(recipe: Recipe, folder: Path, split: RowSplit, seed: int) -> Predic
         _member(recipe, section, one, folder / f"member-{i}" if several else folder, split, member_seed(seed, i))
         for i, one in enumerate(sections)
     ]
-    return RowEnsemble(members, name="teacher") if several else members[0]
+    if not several:
+        return members[0]
+    if recipe.knowledge.weights == "agreement":
+        return LocalEnsemble(members, split, item=recipe.knowledge.item, name="teacher")
+    weights = learn_weights(members, split) if recipe.knowledge.weights == "learned" else None
+    return RowEnsemble(members, weights=weights, name="teacher")
+
+
+def _weights_of(teacher: Any, split: RowSplit) -> dict[str, Any]:
+    """For the report: what each member of one seed's teacher counts."""
+    if isinstance(teacher, LocalEnsemble):
+        return teacher.facts()
+    return {"weights": "learned", "heads": {head.name: {"members": [
+        {"member": member.name, "weight": round(float(weight), 4)}
+        for member, weight in zip(teacher.members, teacher.weights[head.name], strict=True)]} for head in split.heads}}
 
 
 def _member(
