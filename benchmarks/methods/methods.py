@@ -21,8 +21,8 @@ class Method:
     of: dict[str, Any] = field(default_factory=dict)  # of every trial
 
 
-def mixed(loss: str, weights: tuple[float, ...] = (0.5, 0.9), temperatures: tuple[float, ...] = (0.3, 1.0),
-          decays: tuple[float, ...] = (0.0, 0.1), **more: Any) -> list[dict[str, Any]]:
+def mixed(loss: str, weights: tuple[float, ...] = (0.5, 1.0), temperatures: tuple[float, ...] = (0.3, 0.6),
+          decays: tuple[float, ...] = (0.05, 0.2), **more: Any) -> list[dict[str, Any]]:
     """Weight of the soft term x temperature x weight decay."""
     return [{"losses": _share(loss, w), "temperature": t, "weight_decay": d, **more}
             for w, t, d in product(weights, temperatures, decays)]
@@ -30,7 +30,7 @@ def mixed(loss: str, weights: tuple[float, ...] = (0.5, 0.9), temperatures: tupl
 
 def weighted(loss: str, weights: tuple[float, ...] = (0.3, 0.6, 0.9, 1.0), **more: Any) -> list[dict[str, Any]]:
     """Weight of a soft term without temperature x weight decay."""
-    return [{"losses": _share(loss, w), "weight_decay": d, **more} for w, d in product(weights, (0.0, 0.1))]
+    return [{"losses": _share(loss, w), "weight_decay": d, **more} for w, d in product(weights, (0.05, 0.2))]
 
 
 def beside(loss: str, weights: tuple[float, ...], decays: tuple[float, ...], **more: Any) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOISE = {"clean": 0.0, "30 % of another user": 0.3, "all of another user": 1.0}
 # half of what is learned are labels, with the decay that they ask for, so that there is something to fall back on
 STUDENT: dict[str, Any] = {**COMMON, "temperature": 0.3, "losses": {"cross_entropy": 0.5, "kl": 0.5},
-                           "weight_decay": 0.2, "epochs": 80}
+                           "weight_decay": 0.2, "epochs": 80, "evaluate_every": 20}
 BELIEF: dict[str, dict[str, Any]] = {
     "everything": {}, "agreement": {"trust": ["agreement"]},
     "agreement and audit": {"trust": ["agreement"], "audit": True},

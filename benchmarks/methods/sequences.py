@@ -16,8 +16,8 @@ TEACHER: dict[str, Any] = {
 }
 STUDENT: dict[str, Any] = {"hidden": 64, "layers": 1, "heads": 2, "max_length": 50}
 COMMON: dict[str, Any] = {
-    "epochs": 30, "batch_size": 64, "learning_rate": 0.005, "schedule": "cosine", "weight_decay": 0.05,
-    "negatives": "full", "windows": "all", "evaluate_every": 10, "start": "none",
+    "epochs": 8, "batch_size": 64, "learning_rate": 0.005, "schedule": "cosine", "weight_decay": 0.05,
+    "negatives": "full", "windows": "all", "evaluate_every": 8, "start": "none",
 }
 DROPOUT = (0.1, 0.3)
 
