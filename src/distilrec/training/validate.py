@@ -142,7 +142,7 @@ def _rank(line: np.ndarray, item: int) -> int:
     own = line[item]
     if own == -np.inf:
         return _NEVER
-    return 1 + np.count_nonzero(line > own) + np.count_nonzero(line[:item] == own)
+    return int(1 + np.count_nonzero(line > own) + np.count_nonzero(line[:item] == own))
 
 
 def _distinct(targets: np.ndarray, offsets: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
