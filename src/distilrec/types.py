@@ -9,7 +9,7 @@ pair (start, stop) into that array, and the position of an event in it is the ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -285,8 +285,8 @@ class Knowledge(Protocol):
     @property
     def signals(self) -> Mapping[str, Signal]: ...
 
-    def batch(self, keys: np.ndarray) -> dict[str, np.ndarray]:
-        """Knowledge of the decisions `keys` (int64 [B]).
+    def batch(self, keys: np.ndarray, signals: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """Knowledge of the decisions `keys` (int64 [B]), of these signals alone where they are given.
 
         For a response signal `s`: `s` float32 [B, K] logits, `s.ids` int32 [B, K] items, `s.mass` float32 [B],
         the share of the teacher's probability (at temperature 1) that the K items hold, and `s.trust` float32 [B].

@@ -55,6 +55,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     writer.finish(signals, {"name": "t"})
     store = KnowledgeStore(tmp_path)
     assert isinstance(store, Knowledge)
+    some = keys[:4]
+    assert set(store.batch(some)) == {"response", "response.ids", "response.mass", "state"}
+    assert set(store.batch(some, {"state"})) == {"state"}  # nothing is read that nobody asked for
     assert store.signals["response"] == Signal(
         "response", "response", "event", space="logit", teacher="t", width=5, rows=60
     )

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -378,7 +379,7 @@ def test_resuming_with_knowledge_and_augmentation_gives_the_same_weights(
         def __init__(self, store: KnowledgeStore) -> None:
             self.store, self.left, self.digest, self.signals = store, 14, store.digest, store.signals
 
-        def batch(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+        def batch(self, keys: np.ndarray, signals: Collection[str] | None = None) -> dict[str, np.ndarray]:
             self.left -= 1
             if self.left < 0:
                 raise Stopped

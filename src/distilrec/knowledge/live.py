@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,9 @@ class LiveTeacher:
         """Of the teacher that answers now; a checkpoint of a run with another one is refused."""
         return f"live-{self._digest}-{self.top_k}-{self.temperature}"
 
-    def batch(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+    def batch(self, keys: np.ndarray, signals: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """As `types.Knowledge.batch` lays down."""
+        del signals  # answers are all there is
         split = self.split
         opened = keys >= len(split.items)
         users = split.deciders(keys)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +80,7 @@ class KnowledgeStore:
     def digest(self) -> str:
         return "".join(entry["sha256"][:16] for entry in self.manifest["signals"].values())
 
-    def batch(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+    def batch(self, keys: np.ndarray, signals: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """Knowledge of the decisions `keys`, as `types.Knowledge.batch` lays down.
 
         Raises:
@@ -88,7 +88,8 @@ class KnowledgeStore:
         """
         out: dict[str, np.ndarray] = {}
         for name, signal in self._signals.items():
-            if signal.key in ("item", "model") or signal.kind == "rows":
+            unwanted = signals is not None and name not in signals
+            if unwanted or signal.key in ("item", "model") or signal.kind == "rows":
                 continue
             arrays = self._arrays[name]
             rows = self.rows(name, keys)

@@ -6,7 +6,7 @@ A rule is a function (store, split) -> float32 [N] in the order of the store's r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,9 +159,9 @@ class Trusted:
         own = [] if self._temperatures is None else [self._temperatures]
         return digest_arrays(self.store.digest, self._weights, *own)
 
-    def batch(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+    def batch(self, keys: np.ndarray, signals: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """As the store's own, with "response.trust" and, where asked for, "response.temperature", float32 [B]."""
-        out = self.store.batch(keys)
+        out = self.store.batch(keys, signals)
         rows = self.store.rows("response", keys)
         out["response.trust"] = self._weights[rows]
         if self._temperatures is not None:

@@ -46,6 +46,8 @@ class RankWork:
             split, net.max_length, needs_history=net.needs_history, windows=settings.windows,
             open_end=any(name in SOFT for name in self.losses) if open_end is None else open_end,
         )
+        soft = {SOFT[name] for name in self.losses if name in SOFT}
+        self.read = soft | {"response"} if soft else set()  # answers also say how far to trust the rest
         self.draws = Negatives.of(split.train_counts, settings)
         self.taught, self.teacher_width = taught_of(knowledge, split, self.losses, settings.device)
 
@@ -63,8 +65,9 @@ class RankWork:
         for batch in epoch_batches(self.split, self.examples, self.settings.batch_size, rng,
                                    augment=self.settings.augment, needs_history=self.needs_history,
                                    mask_share=self.mask_share):
-            stored = self.knowledge is not None and self.settings.teacher == "store"
-            known = self.knowledge.batch(batch.keys[batch.soft]) if stored and self.knowledge is not None else None
+            known = None
+            if self.read and self.knowledge is not None and self.settings.teacher == "store":
+                known = self.knowledge.batch(batch.keys[batch.soft], self.read)
             yield batch, self.draws.draw(rng), known, done
 
     def loss(self, model: nn.Module, batch: tuple[Batch, Any, Any, float]) -> Tensor:

@@ -127,7 +127,7 @@ def taught_of(
     keys = decisions(split)[0]
     rng = np.random.default_rng(0)
     some = np.sort(rng.choice(keys, min(_SAMPLE, len(keys)), replace=False))
-    said = knowledge.batch(some)
+    said = knowledge.batch(some, signals)
     layers = _center(normed(on(said["layers"]))) if "layers" in signals else None
     if "query" not in signals:
         return Taught(popularity=popularity, layer_center=layers), 0
