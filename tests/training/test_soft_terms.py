@@ -525,3 +525,21 @@ def test_the_split_is_read_by_no_fixture_in_place() -> None:
     """The worlds of this file share a split; nothing here may have moved it."""
     other: Split = walk_split(users=12, items=18, length=7)
     assert other.digest == SPLIT.digest
+
+
+@pytest.mark.parametrize("student", ["mf", "sasrec"])
+@pytest.mark.parametrize("name", ["hint", "full_topology", "hierarchical_topology", "relation_distance"])
+def test_all_true_items_of_a_batch_are_compared_with_the_teachers(
+    name: str, student: str, stores: dict[str, KnowledgeStore]
+) -> None:
+    """Not only those of decisions with soft labels, of which a model without history has one a user."""
+    world = World(name, stores["sasrec"], student)
+    net: Any = world.model
+    truth = np.unique(world.batch.targets[world.batch.labeled])
+    assert len(truth) > len(np.unique(world.batch.targets[world.batch.soft & world.batch.labeled])) or student != "mf"
+    table = net.item_vectors().detach().clone().requires_grad_()
+    net.item_vectors = lambda: table
+    world.loss().backward()
+    assert table.grad is not None
+    moved = np.flatnonzero(table.grad.abs().sum(1).numpy() > 0)
+    np.testing.assert_array_equal(moved, truth)

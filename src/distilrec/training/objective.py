@@ -69,6 +69,7 @@ def objective(
     Raises:
         ValueError: a soft term without knowledge.
     """
+    truth = np.unique(batch.targets[batch.labeled]) if "query" in (knowledge or {}) else batch.targets[:0]
     if all(name in SOFT for name in losses):  # nobody needs the scores of the other decisions
         batch = batch.soft_only()
     device = settings.device
@@ -95,7 +96,7 @@ def objective(
         if "response.ids" in known:
             known["response.ids"] = known["response.ids"].long()
         step = Step(learner, scores.take(rows), q if rows is None else q[rows], known, taught, settings, items, lengths,
-                    on(batch.positions[chosen]), on(batch.keys[chosen] >= n_events), states, [])
+                    on(batch.positions[chosen]), on(batch.keys[chosen] >= n_events), on(truth), states, [])
     weight_of = None if step is None else _trust(step, settings)
     total, values = q.new_zeros(()), {}
     both = any(name in SOFT for name in losses) and any(name not in SOFT for name in losses)

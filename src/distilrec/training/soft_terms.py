@@ -57,6 +57,7 @@ class Step:
     lengths: Tensor  # int64 [B]
     at: Tensor  # int64 [n], the position of each soft decision in the flattened batch
     open: Tensor  # bool [n], the decision after the last train event
+    truth: Tensor  # int64 [M], the distinct true items of the whole batch, also of decisions without soft labels
     states: list[Tensor]  # [B, L, H] after each of the student's layers, where a loss reads them
     _kept: list[Tensor]
 
@@ -123,7 +124,9 @@ def _hint(step: Step) -> Term:
     values = hint(step.learner.bridges["query"](step.q, teacher).float(), teacher)
     if "item" not in step.learner.bridges or step.taught.item_vectors is None:
         return values, None
-    items = torch.unique(step.scores.targets)
+    items = step.truth
+    if not len(items):
+        return values, None
     theirs = _standard(step.taught.item_vectors[items], step.taught.item_center)
     ours = step.learner.bridges["item"](step.scores.table[items].float(), theirs).float()
     whole = hint(ours, theirs).mean()  # of items no decision is the owner
@@ -138,17 +141,16 @@ def _layer_hint(step: Step) -> Term:
 
 
 def _relation(loss: Callable[..., Tensor], most: int, *, grouped: bool = False) -> Callable[[Step], Term]:
-    """The geometry among some decisions of the batch, and their true items where the teacher has vectors of them."""
+    """The geometry among some decisions of the batch, and as many true items where the teacher has vectors of them."""
     def term(step: Step) -> Term:
         count = len(step.q)
         with_items = step.taught.item_vectors is not None and \
             step.taught.item_vectors.shape[1] == step.known["query"].shape[1]
         some = most // 2 if with_items else most
-        rows = torch.randperm(count, device=step.q.device)[:some] if count > some else \
-            torch.arange(count, device=step.q.device)
+        rows = _some(torch.arange(count, device=step.q.device), some)
         ours, theirs = step.q[rows].float(), step.known["query"][rows]
         if with_items and step.taught.item_vectors is not None:
-            items = torch.unique(step.scores.targets[rows])
+            items = _some(step.truth, most - some)
             ours = torch.cat([ours, step.scores.table[items].float()])
             theirs = torch.cat([theirs, step.taught.item_vectors[items]])
         if not grouped:
@@ -164,6 +166,11 @@ def _relation(loss: Callable[..., Tensor], most: int, *, grouped: bool = False) 
         return values[: len(rows)] + values[len(rows):].sum() / max(1, len(rows)), rows
 
     return term
+
+
+def _some(of: Tensor, most: int) -> Tensor:
+    """At most that many, at random."""
+    return of if len(of) <= most else of[torch.randperm(len(of), device=of.device)[:most]]
 
 
 def _attention(step: Step) -> Term:
