@@ -22,11 +22,11 @@ def _beside(loss: str, weights: tuple[float, ...], **more: Any) -> list[dict[str
 
 ALONE = [
     {"losses": {HARD: 1.0}, "weight_decay": w, "learning_rate": rate}
-    for w, rate in product((0.1, 0.15, 0.2, 0.25), (0.06, 0.1))
+    for w, rate in product((0.15, 0.2, 0.25, 0.3), (0.06, 0.1))
 ]
 PAIRWISE = [
     {"losses": {"bpr": 1.0}, "negatives": 32, "weight_decay": w, "learning_rate": rate}
-    for w, rate in product((0.0, 0.05, 0.1, 0.2), (0.01, 0.03))
+    for w, rate in product((0.1, 0.2, 0.3, 0.4), (0.03, 0.1))
 ]
 KL = mixed("kl")
 TRUST = mixed("kl")
@@ -34,8 +34,8 @@ TRUST = mixed("kl")
 WIDE = (1.0, 10.0, 100.0, 1000.0)  # a mean of small squares asks for large weights
 
 METHODS: dict[str, Method] = {
-    "alone": Method("no teacher, cross-entropy", ALONE, "none"),
-    "alone, pairwise": Method("no teacher, BPR", PAIRWISE, "none"),
+    "alone": Method("no teacher, cross-entropy", ALONE, "none", whole=True),
+    "alone, pairwise": Method("no teacher, BPR", PAIRWISE, "none", whole=True),
     "kl": Method("soft labels, hard and soft mixed", KL),
     "listnet": Method("the list alone, as one distribution", mixed("listnet")),
     "plackett_luce": Method("the order of the list", weighted("plackett_luce", (0.2, 0.5, 0.8, 0.95))),

@@ -19,6 +19,7 @@ class Method:
     trials: list[dict[str, Any]]
     teacher: str = "given"  # "given": the teacher of the set; "self": the best student alone; "none"
     of: dict[str, Any] = field(default_factory=dict)  # of every trial
+    whole: bool = False  # trials as long as what is tested: those whom all are compared with must not be cut short
 
 
 def mixed(loss: str, weights: tuple[float, ...] = (0.5, 1.0), temperatures: tuple[float, ...] = (0.3, 0.6),

@@ -14,7 +14,7 @@ TEACHER: dict[str, Any] = {
     "learning_rate": 0.002, "schedule": "cosine", "weight_decay": 0.05, "negatives": "full", "windows": "all",
     "evaluate_every": 10,
 }
-STUDENT: dict[str, Any] = {"hidden": 64, "layers": 1, "heads": 2, "max_length": 50}
+STUDENT: dict[str, Any] = {"hidden": 64, "layers": 1, "heads": 4, "max_length": 50}
 COMMON: dict[str, Any] = {
     "epochs": 8, "batch_size": 64, "learning_rate": 0.005, "schedule": "cosine", "weight_decay": 0.05,
     "negatives": "full", "windows": "all", "evaluate_every": 8, "start": "none",
@@ -40,7 +40,7 @@ SELF = [
 ]
 
 METHODS: dict[str, Method] = {
-    "alone": Method("no teacher, cross-entropy", ALONE, "none"),
+    "alone": Method("no teacher, cross-entropy", ALONE, "none", whole=True),
     "kl": Method("soft labels, hard and soft mixed", KL),
     "hint": Method("query and item vectors through a linear bridge", _beside("hint", (0.1, 1.0, 10.0, 100.0))),
     "layer_hint": Method("all layers of the teacher, fused, through bridges",
@@ -53,6 +53,8 @@ METHODS: dict[str, Method] = {
     "kl, projected start": Method("both", KL, of={"start": "teacher"}),
     "kl, interpolated": Method("and afterwards a step back towards the teacher's table", KL,
                                of={"start": "teacher", "interpolation": [0.1, 0.3, 0.5]}),
+    "kl, label gate": Method("where the true item is among the teacher's first 20", KL, of={"trust": ["label_gate"]}),
+    "kl, agreement": Method("decisions by agreement with the data", KL, of={"trust": ["agreement"]}),
     "born again": Method("soft labels of the best student alone", KL, "self"),
     "peer": Method("soft labels of a like model that learns beside it", SELF, of={"teacher": "peer"}),
     "average": Method("soft labels of the average of its own weights", SELF, of={"teacher": "average"}),

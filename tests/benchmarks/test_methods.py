@@ -9,17 +9,20 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from core_world import checkerboard
+import torch
 
 import distilrec as dr
+from core_world import checkerboard
 from distilrec.api_shared import divide
 from distilrec.files import read_json
 from distilrec.losses import HARD, SOFT
 from distilrec.models import model_settings
+from distilrec.models.trained import create
+from distilrec.training.transfer import copy_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "methods"
-ELSEWHERE = {"layers_from", "start", "interpolation", "generations", "trust", "own_temperature", "losses"}
+ELSEWHERE = {"layers_from", "start", "interpolation", "trust", "own_temperature", "losses"}
 
 
 @pytest.fixture
@@ -49,6 +52,34 @@ def test_all_methods_have_eight_trials_of_known_settings(scripts: Any, table: st
             given = {**getattr(module, "STUDENT", {}), **module.COMMON, **row.of, **trial}
             divide(student, {key: value for key, value in given.items() if key not in ELSEWHERE},
                    model_settings(student), seed=0)
+
+
+def test_the_layers_of_the_teacher_fit_the_student(scripts: Any) -> None:
+    sequences, split = scripts("sequences"), checkerboard()
+    shape = {key: value for key, value in sequences.TEACHER.items() if key in model_settings("sasrec")}
+    teacher = create("sasrec", split, shape)[0]
+    student = create("sasrec", split, {**sequences.STUDENT, "dim": 16})[0]
+    copy_layers(teacher, student)
+    last = [weight for name, weight in teacher.named_parameters() if name.startswith("blocks.2.")]
+    assert last and all(torch.equal(a, b) for a, b in zip(last, student.blocks[0].parameters(), strict=True))
+
+
+def test_another_teacher_asks_for_another_choice(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = scripts("run")
+    small = ModuleType("small")
+    small.COMMON = {"epochs": 1, "negatives": "full", "start": "none"}
+    small.METHODS = {"kl": scripts("methods").Method("soft labels", [{"losses": {"kl": 1.0}}, {"losses": {"kl": 0.5}}])}
+    monkeypatch.setenv("DISTILREC_DATA", str(tmp_path))
+    monkeypatch.setattr(dr, "prepare", lambda *_, **__: checkerboard())
+    chosen = []
+    for ridge in (1.0, 50.0):
+        monkeypatch.setattr(run, "SETS", {"small": {
+            "data": "small", "split": "given", "metric": "recall@5", "k": 5, "methods": small, "student": "mf",
+            "teachers": {"ease": {"regularization": ridge}}, "signals": []}})
+        chosen.append(run.Bench("small", "ease", 4, tmp_path / "out").choose("kl")["identity"])
+    assert chosen[0] != chosen[1]
 
 
 def test_a_run_is_kept_and_goes_on(
