@@ -60,7 +60,7 @@ class Bench:
     def __init__(self, name: str, teacher: str, width: int, out: Path) -> None:
         self.facts, self.width, self.teacher_name = SETS[name], width, teacher
         self.metric, self.k = self.facts["metric"], self.facts["k"]
-        self.out = out / f"{name}-{teacher}-{width}"
+        self.out, self.alone = out / f"{name}-{teacher}-{width}", out / f"{name}-{width}"
         data = Path(os.environ["DISTILREC_DATA"]) / self.facts["data"]
         self.split = dr.prepare(data, split={"method": self.facts["split"]})
         self.methods, self.common = self.facts["methods"].METHODS, self.facts["methods"].COMMON
@@ -72,12 +72,14 @@ class Bench:
     def knowledge(self, method: Method) -> KnowledgeStore:
         if method.teacher != "self":
             return self.store
-        best = read_json(self.out / "alone" / "best.json")
+        best = read_json(self.folder("alone") / "best.json")
         trained = self.train("alone", best["trial"], SEEDS[0], LONGER)
         return dr.extract(trained, self.split, folder=self.out / "self-knowledge", top_k=100)
 
     def folder(self, name: str) -> Path:
-        return self.out / name.replace(" ", "-").replace(",", "")
+        """Where the trials of a method are; who learns from nobody is the same beside any teacher."""
+        out = self.alone if self.methods[name].teacher == "none" else self.out
+        return out / name.replace(" ", "-").replace(",", "")
 
     def train(self, name: str, trial: int, seed: int, longer: int = 1) -> Trained:
         method = self.methods[name]

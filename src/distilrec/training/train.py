@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distilrec.files import digest_arrays, digest_json
+from distilrec.losses import SOFT
 from distilrec.models.trained import Trained, create
 from distilrec.training.checkpoint import finished_as
 from distilrec.training.finish import finish
@@ -40,6 +41,8 @@ def train(
     """
     if chosen is not None:  # the schedule of then, whose length a control may have raised
         settings = settings.model_copy(update={"epochs": int(chosen["settings"]["epochs"])})
+    if not any(name in SOFT for name in losses or ()):
+        knowledge = None  # nobody would read it, and what learns from labels alone is the same beside any teacher
     identity = digest_json([
         architecture, dict(model), settings.model_dump(mode="json", exclude={"device"}), dict(losses or {}),
         metric, seen, min_steps, None if chosen is None else [chosen["identity"], chosen["best_epoch"]],
