@@ -53,7 +53,7 @@ def test_a_finished_folder_is_read_not_made_again(split: Split, tmp_path: Path) 
         {"start": 1.0},
         {"start": 2.0, "before": {"start": 1.0}},
         {"split": walk_split(users=30, seed=3)},
-        {"knowledge": True},
+        {"before": {"knowledge": 3, "losses": {"kl": 1.0}}, "knowledge": 4, "losses": {"kl": 1.0}},
     ],
 )
 def test_whatever_changes_trains_anew(change: dict[str, Any], split: Split, tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_whatever_changes_trains_anew(change: dict[str, Any], split: Split, tmp_
         for name in ("content", "start"):
             if name in how:
                 how[name] = np.random.default_rng(int(how[name])).normal(size=(30, 9)).astype(np.float32)
-        if how.get("knowledge"):
-            how["knowledge"] = extract(Popularity.fit(split), split, tmp_path / "k", top_k=3)
+        if kept := how.get("knowledge"):
+            how["knowledge"] = extract(Popularity.fit(split), split, tmp_path / f"k{kept}", top_k=kept)
         return train(**how, folder=tmp_path / "m")
 
     changes = dict(change)
@@ -72,6 +72,15 @@ def test_whatever_changes_trains_anew(change: dict[str, Any], split: Split, tmp_
     second = run(changes)
     assert made(tmp_path / "m") != stamp
     assert first.training["identity"] != second.training["identity"]
+
+
+def test_who_learns_from_labels_alone_is_the_same_beside_any_store(split: Split, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"architecture": "sasrec", "split": split, "model": MODEL, "settings": quick(epochs=2),
+                           "folder": tmp_path / "m"}
+    train(**how)
+    stamp = made(tmp_path / "m")
+    train(**how, knowledge=extract(Popularity.fit(split), split, tmp_path / "k", top_k=3))
+    assert made(tmp_path / "m") == stamp
 
 
 def test_an_unfinished_run_with_other_first_weights_is_not_continued(split: Split, tmp_path: Path) -> None:
