@@ -22,7 +22,7 @@ def _beside(loss: str, weights: tuple[float, ...], **more: Any) -> list[dict[str
 
 ALONE = [
     {"losses": {HARD: 1.0}, "weight_decay": w, "learning_rate": rate}
-    for w, rate in product((0.15, 0.2, 0.25, 0.3), (0.06, 0.1))
+    for w, rate in product((0.05, 0.1, 0.2, 0.3), (0.06, 0.1))
 ]
 PAIRWISE = [
     {"losses": {"bpr": 1.0}, "negatives": 32, "weight_decay": w, "learning_rate": rate}
