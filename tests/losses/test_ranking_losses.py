@@ -153,6 +153,32 @@ def test_rejuvenated_cross_entropy_against_a_loop() -> None:
     assert len(sizes) > 1, "rows of unlike shares were looked at"
 
 
+def test_rejuvenated_cross_entropy_leaves_out_what_only_fills_up_the_list() -> None:
+    # known: a and d, odds 3 to 1; b and c fill the list up. Of the student's own four best, of e^s = 7, 6, 5 and
+    # 4, a (5) and c (7) are two, an outsider (6) another; d (2) and b (1) are not
+    student = torch.log(torch.tensor([[5.0, 1.0, 7.0, 2.0]], dtype=torch.float64))
+    teacher = torch.tensor([[math.log(3.0), -60_000.0, -60_000.0, 0.0]], dtype=torch.float64)
+    others = torch.log(torch.tensor([[6.0, 4.0, 3.0]], dtype=torch.float64))
+    # A = {a}: alone in its part, so nothing to learn; B = {d}, against the two best of the others: 2 / (2 + 6 + 4)
+    by_hand = 1 / 2 * 0 + 1 / 2 * math.log(12 / 2)
+    found = rejuvenated_cross_entropy(student, teacher, others=others, mined=2)
+    assert found.item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rejuvenated_cross_entropy_never_pushes_a_filler_up(seed: int) -> None:
+    student, teacher, others = drawn(40, 6, seed), drawn(40, 6, seed + 9), drawn(40, 9, seed + 5, scale=1)
+    filler = torch.arange(6) >= torch.arange(40)[:, None] % 7  # from none known to all
+    teacher = teacher.masked_fill(filler, -60_000.0)
+    warmth = torch.linspace(0.5, 4, 40, dtype=torch.float64)
+    for t in (1.0, warmth):
+        grad = gradient(lambda s, t=t: rejuvenated_cross_entropy(s, teacher, others=others, mined=3, temperature=t),
+                        student)
+        assert torch.isfinite(grad).all()
+        assert (grad[filler] == 0).all(), "neither up nor down: the teacher has no opinion about it"
+        assert (grad[~filler] != 0).any()
+
+
 def test_grouped_kl_is_listnet_within_each_group_of_two_or_more() -> None:
     student, teacher = drawn(3, 8, 0), drawn(3, 8, 1)
     groups = torch.stack([GROUPS, GROUPS.flip(0), torch.zeros(8, dtype=torch.long)])

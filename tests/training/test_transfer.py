@@ -8,6 +8,7 @@ import torch
 
 from core_world import quick, walk_split
 from distilrec.errors import TrainingError
+from distilrec.models.bert4rec import BERT4Rec
 from distilrec.models.gru4rec import GRU4Rec
 from distilrec.models.mf import MatrixFactorization
 from distilrec.models.sasrec import SASRec
@@ -60,6 +61,30 @@ def test_layers_may_be_chosen_and_positions_of_another_length_stay() -> None:
     assert torch.equal(target.positions, own)
 
 
+def test_positions_from_the_end_go_from_one_bert4rec_to_another_and_to_no_sasrec() -> None:
+    def cloze(layers: int, max_length: int) -> BERT4Rec:
+        net = BERT4Rec(20, dim=8, hidden=16, layers=layers, max_length=max_length)
+        with torch.no_grad():
+            net.from_end.add_(torch.randn_like(net.from_end))
+        return net
+
+    source, twin, shorter = cloze(2, 6), cloze(1, 6), cloze(1, 4)
+    other = SASRec(20, dim=8, hidden=16, layers=1, feedforward=4.0, max_length=6)
+    before = shorter.from_end.clone(), other.positions.clone()
+    for target in (twin, shorter, other):
+        copy_layers(source, target)
+        assert torch.equal(target.blocks[0].out.weight, source.blocks[1].out.weight)
+    assert torch.equal(twin.from_end, source.from_end)
+    assert torch.equal(shorter.from_end, before[0])
+    assert torch.equal(other.positions, before[1])
+
+
+def test_a_deeper_student_may_be_told_which_layers_to_repeat() -> None:
+    source, target = model(1, 0), model(2, 1)
+    copy_layers(source, target, [0, 0])
+    assert all(torch.equal(block.out.weight, source.blocks[0].out.weight) for block in target.blocks)
+
+
 @pytest.mark.parametrize("chosen", [[0, 1], [3], [-1]])
 def test_a_wrong_choice_is_refused(chosen: list[int]) -> None:
     with pytest.raises(TrainingError, match="1 numbers below 3"):
@@ -75,8 +100,10 @@ def test_what_does_not_fit_is_refused_before_anything_changes() -> None:
         copy_layers(model(2, 0, heads=4), target)
     with pytest.raises(TrainingError, match="GRU4Rec has no layers"):
         copy_layers(GRU4Rec(20), target)
-    with pytest.raises(TrainingError, match="student layers"):
+    with pytest.raises(TrainingError, match="3 layers, more than the 1 of its teacher"):
         copy_layers(model(1, 0), model(3, 1))
+    with pytest.raises(TrainingError, match="2 layers, more than the 1 of its teacher"):
+        copy_layers(model(1, 0), model(2, 1))
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
 
 

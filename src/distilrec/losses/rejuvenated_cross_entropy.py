@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distilrec.losses.candidates import ranks
+from distilrec.losses.candidates import listed, ranks
 
 __all__ = ["rejuvenated_cross_entropy"]
 
@@ -16,11 +16,13 @@ def rejuvenated_cross_entropy(
 ) -> Tensor:
     """Cross-entropy on the kept items that the student ranks among its best K, and on the rest against mined ones: [B].
 
-        loss = t^2 ( |A| / K * CE(A) + |B| / K * CE(B against B and the M others that the student scores highest) )
+        loss = t^2 ( |A| / n * CE(A) + |B| / n * CE(B against B and the M others that the student scores highest) )
 
-    A: kept items whose estimated rank by the student is at most K; B: the kept items that are not. Within each, labels
-    are the teacher's softmax over that part. Cross-entropy on a subset bounds NDCG only if the subset holds the
-    student's own top items: A does by its making, B is made to by what is mined.
+    A: kept items whose estimated rank by the student is at most K; B: the kept items that are not; n = |A| + |B|. Items
+    that the teacher rules out (see `candidates.listed`) are in neither: they are not taught, up or down, and only take
+    a rank of the student's. Within each part, labels are the teacher's softmax over it. Cross-entropy on a subset
+    bounds NDCG only if the subset holds the student's own top items: A does by its making, B is made to by what is
+    mined.
 
     Args:
         student, teacher: [B, K] scores of the items that the teacher kept.
@@ -33,11 +35,13 @@ def rejuvenated_cross_entropy(
     """
     t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
     near = ranks(student.detach(), others.detach(), times) <= student.shape[1]
-    share = near.to(student.dtype).mean(1)
+    known = listed(teacher)
+    a, b = near & known, ~near & known
+    size = known.sum(1).clamp(min=1)
     hard = others.topk(min(mined, others.shape[1]), 1).values
-    inside = _cross_entropy(student / t, teacher / t, near, None)
-    outside = _cross_entropy(student / t, teacher / t, ~near, hard / t)
-    return temperature**2 * (share * inside + (1 - share) * outside)
+    inside = _cross_entropy(student / t, teacher / t, a, None)
+    outside = _cross_entropy(student / t, teacher / t, b, hard / t)
+    return temperature**2 * (a.sum(1) * inside + b.sum(1) * outside) / size
 
 
 def _cross_entropy(student: Tensor, teacher: Tensor, chosen: Tensor, against: Tensor | None) -> Tensor:

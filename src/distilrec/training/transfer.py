@@ -16,15 +16,23 @@ __all__ = ["copy_layers", "interpolate"]
 
 @torch.no_grad()
 def copy_layers(teacher: nn.Module, student: nn.Module, chosen: Sequence[int] | None = None) -> None:
-    """Copy teacher blocks into the student, layer for layer, the final norm, and positions of the same shape.
+    """Copy teacher blocks into the student, layer for layer, the final norm, and positions of the same shape and kind.
+
+    Positions that are counted from the start (sasrec) and from the end (bert4rec) are of unlike kinds; where these or
+    the shapes differ, the student's stay as they are.
 
     Args:
         chosen: teacher layers for the student's layers in turn; by default spread evenly, the last one always among
             them (Sanh et al., "DistilBERT", 2019, who take every second layer).
     Raises:
-        TrainingError: the models have no blocks, or blocks of another shape or number of heads.
+        TrainingError: the models have no blocks, or blocks of another shape or number of heads; more layers of the
+            student than of the teacher, unless it is said which go where.
     """
     source, target = _blocks(teacher), _blocks(student)
+    if chosen is None and len(source) < len(target):
+        raise TrainingError(problem(f"a student of {len(target)} layers, more than the {len(source)} of its teacher",
+                                    f"{len(source)} layers or fewer",
+                                    "set the student's `layers` lower, or do not copy layers"))
     if chosen is None:
         chosen = [round((i + 1) * len(source) / len(target)) - 1 for i in range(len(target))]
     if len(chosen) != len(target) or not all(0 <= i < len(source) for i in chosen):
@@ -46,7 +54,7 @@ def copy_layers(teacher: nn.Module, student: nn.Module, chosen: Sequence[int] | 
                 "set the student's `hidden` to the teacher's width, or do not copy layers",
             ))
         block.load_state_dict(theirs)
-    for part in ("norm", "positions"):
+    for part in ("norm", "positions", "from_end"):
         given, own = getattr(teacher, part, None), getattr(student, part, None)
         if isinstance(given, nn.Module) and isinstance(own, nn.Module):
             own.load_state_dict(given.state_dict())
