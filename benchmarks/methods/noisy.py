@@ -1,4 +1,4 @@
-"""A teacher that is wrong: 30 % of its answers belong to other users, then all of them; with and without trust.
+"""A teacher that is wrong: 30 % of its answers are shuffled or belong to other users, then all; with and without trust.
 
     python benchmarks/methods/noisy.py [--width 20] [--out runs/noisy]
 
@@ -33,30 +33,37 @@ from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from kept import commit, hardware
 
 ROOT = Path(__file__).resolve().parents[2]
-NOISE = {"clean": 0.0, "30 % of another user": 0.3, "all of another user": 1.0}
+NOISE: dict[str, tuple[str, float]] = {  # what is done to which share of the users
+    "clean": ("", 0.0), "30 % in a random order": ("order", 0.3), "30 % of random items": ("items", 0.3),
+    "30 % of another user": ("owner", 0.3), "all of another user": ("owner", 1.0),
+}
 # half of what is learned are labels, with the decay that they ask for, so that there is something to fall back on
 STUDENT: dict[str, Any] = {**COMMON, "temperature": 0.3, "losses": {"cross_entropy": 0.5, "kl": 0.5},
-                           "weight_decay": 0.2, "epochs": 80, "evaluate_every": 20}
+                           "weight_decay": 0.2, "epochs": 40}
 BELIEF: dict[str, dict[str, Any]] = {
-    "everything": {}, "agreement": {"trust": ["agreement"]},
-    "agreement and audit": {"trust": ["agreement"], "audit": True},
+    "everything": {}, "agreement and audit": {"trust": ["agreement"], "audit": True},
 }
 
 
-def shuffled(store: KnowledgeStore, share: float, folder: Path, split: Any) -> KnowledgeStore:
-    """The same store in which some users' answers are passed on to one another."""
+def shuffled(store: KnowledgeStore, what: str, share: float, folder: Path, split: Any) -> KnowledgeStore:
+    """The same store in which the lists of some users have another order, hold items drawn at random, or are those of
+    one another."""
     if share == 0:
         return store
     rng = np.random.default_rng(0)
     arrays = store.arrays("response")
-    rows = np.arange(len(arrays["keys"]))
-    some = np.sort(rng.choice(rows, round(share * len(rows)), replace=False))
-    source = rows.copy()
-    source[some] = np.roll(rng.permutation(some), 1)
-    writer = StoreWriter(folder, {**store.manifest["identity"], "shuffled": share})
-    writer.write("response", 0, {"keys": np.asarray(arrays["keys"]), "ids": arrays["ids"][source],
-                                 "logits": arrays["logits"][source]})
-    writer.finish({"response": store.signals["response"]}, {**store.manifest["teacher"], "shuffled": share})
+    ids, logits = np.array(arrays["ids"]), np.array(arrays["logits"])
+    some = np.sort(rng.choice(len(ids), round(share * len(ids)), replace=False))
+    if what == "order":
+        ids[some] = rng.permuted(ids[some], axis=1)
+    elif what == "items":
+        ids[some] = np.stack([rng.choice(split.n_items, ids.shape[1], replace=False) for _ in some])
+    else:
+        source = np.roll(rng.permutation(some), 1)
+        ids[some], logits[some] = ids[source], logits[source]
+    writer = StoreWriter(folder, {**store.manifest["identity"], "shuffled": [what, share]})
+    writer.write("response", 0, {"keys": np.asarray(arrays["keys"]), "ids": ids, "logits": logits})
+    writer.finish({"response": store.signals["response"]}, {**store.manifest["teacher"], "shuffled": [what, share]})
     return KnowledgeStore(folder, split)
 
 
@@ -85,11 +92,11 @@ def main() -> None:
         return made
 
     rows = []
-    for noise, share in NOISE.items():
-        store = shuffled(clean, share, options.out / f"store-{share}", split)
+    for noise, (what, share) in NOISE.items():
+        store = shuffled(clean, what, share, options.out / f"store-{what}-{share}", split)
         for belief, how in BELIEF.items():
-            made = [pair(seed, store, options.out / f"{share}-{belief}".replace(" ", "-") / f"seed-{seed}", **how)
-                    for seed in SEEDS]
+            folder = options.out / f"{what}-{share}-{belief}".replace(" ", "-")
+            made = [pair(seed, store, folder / f"seed-{seed}", **how) for seed in SEEDS]
             ours, theirs = (np.stack([test(m) for m in models]) for models in
                             ([m.model for m in made], [m.control for m in made]))
             found = compare(ours, theirs)
