@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 import distilrec as dr
 from core_world import walk_split
-from distilrec import api_rank
+from distilrec import api_control, api_rank
 from distilrec.errors import KnowledgeError, RecipeError
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
 from distilrec.recipe_yaml import parse_recipe
+from distilrec.training import train as train_module
 from distilrec.training.audit import Audit, Group
 from distilrec.types import Split
 
@@ -87,6 +89,76 @@ def test_interpolation_is_chosen_by_validation_and_saved(split: Split, store: Kn
     assert stamps(tmp_path) == before
 
 
+def test_a_control_has_all_the_steps_and_all_the_choices_of_a_student_of_generations(
+    split: Split, store: KnowledgeStore, tmp_path: Path
+) -> None:
+    content = np.random.default_rng(0).normal(size=(split.n_items, 4)).astype(np.float32)
+    early = {**SMALL, "epochs": 4, "patience": 1, "learning_rate": 0.05}
+    made = dr.distill("sasrec", split, store, generations=2, content=content, scratch=True, folder=tmp_path, **early)
+    taught = [Trained.load(tmp_path / f"generation-{n}", split) for n in range(2)]
+    together = sum(one.training["steps"] for one in taught)
+    assert [one["steps"] for one in made.model.training["tried"]] == [one.training["steps"] for one in taught]
+    for role, control in (("control", made.control), ("control-scratch", made.scratch)):
+        tried = [Trained.load(tmp_path / f"{role}-{n}", split) for n in range(2)]
+        assert all(one.training["steps"] >= together for one in tried)
+        assert len({one.digest for one in tried}) == 2, "each from a seed of its own"
+        assert tried[0].training["settings"]["seed"] == made.model.training["settings"]["seed"]
+        assert control is not None and control.name == role
+        assert control.digest == max(tried, key=valid).digest == Trained.load(tmp_path / role, split).digest
+        assert [one["valid"] for one in control.training["tried"]] == [valid(one) for one in tried]
+    alone = dr.distill("sasrec", split, store, **early)
+    assert alone.control is not None and "tried" not in alone.control.training
+
+
+def test_a_run_that_was_killed_between_two_controls_trains_the_missing_one_only(
+    split: Split, store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dr.distill("sasrec", split, store, generations=2, **SMALL)
+    trained, real = [], api_control.train
+
+    def killed(*given: Any, **named: Any) -> Trained:
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(named["name"])
+        return real(*given, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(api_control, "train", killed)
+        dr.distill("sasrec", split, store, generations=2, folder=tmp_path, **SMALL)
+    before, calls = stamps(tmp_path), []
+    fit = train_module.fit
+    monkeypatch.setattr(train_module, "fit", lambda *given, **named: (calls.append(named["folder"].name),
+                                                                      fit(*given, **named))[1])
+    made = dr.distill("sasrec", split, store, generations=2, folder=tmp_path, **SMALL)
+    assert calls == ["control-1"]
+    assert {name: stamp for name, stamp in stamps(tmp_path).items() if name in before} == before
+    assert (made.model.digest, made.control.digest) == (  # type: ignore[union-attr]
+        whole.model.digest, whole.control.digest)  # type: ignore[union-attr]
+
+
+def test_without_a_folder_nothing_stays_behind_not_even_of_a_failure(
+    split: Split, store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = dr.distill("sasrec", split, store, generations=2, control=False, folder=tmp_path / "kept", **SMALL)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    made = dr.distill("sasrec", split, store, generations=2, control=False, **SMALL)
+    assert made.model.digest == kept.model.digest
+    assert list((tmp_path / "temporary").iterdir()) == []
+    real = api_rank.train
+
+    def fails(*given: Any, **named: Any) -> Trained:
+        if named["knowledge"] is not store:
+            assert list((tmp_path / "temporary").iterdir()) == [named["knowledge"].folder]
+            raise MemoryError
+        return real(*given, **named)
+
+    monkeypatch.setattr(api_rank, "train", fails)
+    with pytest.raises(MemoryError):
+        dr.distill("sasrec", split, store, generations=2, **SMALL)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 @pytest.mark.parametrize(("given", "told"), [
     ({"interpolation": [0.5], "start": "none"}, "start: teacher"),
     ({"interpolation": [1.5]}, r"shares in \(0, 1\]"),
@@ -94,11 +166,15 @@ def test_interpolation_is_chosen_by_validation_and_saved(split: Split, store: Kn
     ({"audit": True, "control": False}, "an audit without a control"),
     ({"trust": ["agrement"]}, "did you mean 'agreement'"),
     ({"generations": 2, "chosen": {"student": {"settings": {"epochs": 1}}}}, "refit: false"),
+    ({"trust": ["agreement"], "teacher": "peer"}, "trust with the training setting teacher='peer'"),
+    ({"own_temperature": True, "teacher": "average"}, "own_temperature with the training setting teacher='average'"),
+    ({"audit": True, "student_settings": {"teacher": "peer"}}, "audit with the training setting teacher='peer'"),
+    ({"generations": 2, "teacher": "average"}, "nothing of the store is read; leave one of them out"),
 ])
 def test_what_cannot_be_is_refused_before_anything_is_trained(
     given: dict[str, Any], told: str, split: Split, store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_rank, "train", None)
+    monkeypatch.setattr(train_module, "fit", None)
     with pytest.raises(RecipeError, match=told):
         dr.distill("sasrec", split, store, **{**SMALL, **given})
 
@@ -133,6 +209,30 @@ def test_a_teacher_that_harms_all_is_left_out_and_a_part_where_it_harms_a_part(
     assert stamps(tmp_path) == before
 
 
+@pytest.mark.req("C8")
+def test_a_student_without_harm_is_made_as_the_one_with_it(
+    split: Split, store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where harm lies with nobody, leaving it out is leaving nothing out, and the very same student comes of it."""
+    groups = [Group("events 1 of 4", 10, -.2, (-.3, -.1), True)]
+    how = {**SMALL, "epochs": 1, "audit": True, "generations": 2, "interpolation": [0.5]}
+    for name, some in (("nobody", np.zeros(split.n_users, dtype=bool)), ("some", np.arange(split.n_users) < 10)):
+        found = Audit("ndcg@5", groups, some)
+        monkeypatch.setattr(api_rank, "compare", lambda *given, found=found, **named: found)
+        folder = tmp_path / name
+        dr.distill("sasrec", split, store, folder=folder, **how)
+        whole, part = (Trained.load(folder / f"student-{one}", split) for one in ("all", "without-harm"))
+        assert (whole.digest == part.digest) == (name == "nobody")
+        assert part.training["interpolation"].keys() == whole.training["interpolation"].keys()
+        assert [one["seed"] for one in part.training["tried"]] == [one["seed"] for one in whole.training["tried"]]
+        for number in range(2):
+            taught = Trained.load(folder / f"generation-{number}-without-harm", split)
+            assert taught.training["trust"]["users_left_out"] == some.sum()
+        before = stamps(folder)
+        dr.distill("sasrec", split, store, folder=folder, **how)
+        assert stamps(folder) == before
+
+
 def test_a_loss_without_its_signal_names_the_command_that_makes_it(split: Split, store: KnowledgeStore) -> None:
     with pytest.raises(KnowledgeError, match="needs the teacher's 'query'(.|\n)*distilrec extract"):
         dr.distill("sasrec", split, store, losses={"cross_entropy": 1.0, "hint": 1.0}, **SMALL)
@@ -163,6 +263,16 @@ SEVERAL = "teacher: {members: [{model: als}, {model: sasrec}]}\n"
     (SEVERAL + "knowledge: {weights: equal, signals: [query]}", "knowledge.signals: 'query' with weights: equal"),
     (SEVERAL + "knowledge: {weights: equal}\nstudent: {losses: {kl: 1.0, hint: 1.0}}", "student.losses.hint: 'hint'"),
     (SEVERAL + "student: {layers: teacher}", "student.layers: 'teacher', of which there are several"),
+    ("student: {trust: [agreement], train: {teacher: peer}}",
+     "student.trust: given with student.train.teacher: peer"),
+    ("student: {own_temperature: true, train: {teacher: average}}",
+     "student.own_temperature: given with student.train.teacher: average"),
+    ("student: {audit: true, train: {teacher: average}}", "student.audit: given with student.train.teacher: average"),
+    ("student: {generations: 2, train: {teacher: peer}}",
+     "student.generations: given with student.train.teacher: peer"),
+    ("student: {audit: true}\ntune: {student: [{}, {teacher: peer}], control: [{}, {}]}",
+     "student.audit: given with tune.student.1.teacher: peer"),
+    ("student: {generations: 2}\nseeds: [0, 1000]", "seeds: [0, 1000]"),
     (ROWS + "student: {trust: [agreement]}", "student.trust: given in a recipe of the task predict"),
     (ROWS + "student: {generations: 2}", "student.generations: given in a recipe of the task predict"),
     (ROWS + "student: {audit: true}", "student.audit: given in a recipe of the task predict"),
@@ -178,6 +288,7 @@ def test_recipes_that_cannot_be_run(text: str, told: str) -> None:
 @pytest.mark.parametrize("text", [
     SEVERAL + "knowledge: {weights: equal}", "knowledge: {weights: agreement}\nteacher: {model: sasrec, copies: 2}",
     SEVERAL + "student: {interpolation: [0.1, 1.0], trust: [agreement, label_gate], generations: 2, audit: true}",
+    "teacher: {model: sasrec}\nstudent: {interpolation: [0.1], train: {teacher: peer}}\nseeds: [0, 1000]",
 ])
 def test_recipes_that_can(text: str) -> None:
     assert parse_recipe("name: x\n" + text).name == "x"

@@ -205,11 +205,13 @@ def distill(
         scratch: also train the control without any item content, for comparison with publications.
         layers_from: a trained teacher of equal inner width whose layers the student starts with.
         chosen: role -> `training` of models that were validated on a part of this train part; see `teach`.
-        trust: rules of knowledge.trust.RULES ("confidence", "agreement", "label_gate"): which decisions to believe.
+        trust: rules of knowledge.trust.RULES ("confidence", "agreement", "label_gate"): which decisions to believe. As
+            own_temperature, audit and generations, only where the training setting `teacher` is "store".
         own_temperature: a temperature for every decision, so that all soft labels are about as wide.
         audit: compare student and control on the validation part; leave out the users on whom the teacher harms, and
             keep what validates best: all of the knowledge, the rest of it, or none (see training.audit).
-        generations: more than 1: the student teaches the next one like it, and the best on validation stays.
+        generations: more than 1: the student teaches the next one like it, and the best on validation stays. So does
+            the best of as many controls, each from a seed of its own and of at least the steps of all generations.
         interpolation: shares by which the item table may go back towards the teacher's after training; validation
             chooses among them and 0.
         settings: of the model or of training, as in `teach`; on rows also `features`, `auxiliary` and the other

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distilrec.api_shared import at_least, divide
+from distilrec.api_control import control_settings_of, train_control
+from distilrec.api_generations import born_again, interpolated, keep, steps_of, told
+from distilrec.api_shared import divide
 from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
-from distilrec.files import recover
-from distilrec.knowledge.extract import extract
-from distilrec.knowledge.inner import INNER, lacks
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.knowledge.trust import Trusted
 from distilrec.models import MODELS, model_settings
@@ -24,10 +19,7 @@ from distilrec.models.trained import Trained
 from distilrec.recipe_rank import CONTENT_KEPT
 from distilrec.training.audit import audit as compare
 from distilrec.training.audit import members
-from distilrec.training.finish import finish
 from distilrec.training.train import train
-from distilrec.training.transfer import interpolate
-from distilrec.training.validate import validate
 from distilrec.types import Knowledge, Split
 
 __all__ = ["SOFT_LABELS", "START", "distill_on_events"]
@@ -55,60 +47,62 @@ def distill_on_events(
         content = store.vectors("content")
     target = None if folder is None else Path(folder)
     model, training = divide(name, {**settings, **(student_settings or {})}, model_settings(name), seed=seed)
+    _check_live(training.teacher, {"trust": trust, "own_temperature": own_temperature, "audit": audit,
+                                   "generations": generations > 1})
     beginning = {"teacher": store.vectors("item_vectors"), "text": content, "none": None}[start]
     if start != "none" and beginning is None:
         kind = "item vectors of the teacher" if start == "teacher" else "item content"
         raise KnowledgeError(problem(f"start {start!r} needs {kind}, which the store does not hold",
                                      "start: none, or a teacher with item vectors", "change student.start"))
     kept, best = _kept_content(model, content, start), dict(chosen or {})
-    temperature = training.temperature if own_temperature else None
 
-    def taught(place: str, left_out: np.ndarray | None = None, said: KnowledgeStore = store) -> Trained:
+    def once(place: str, left_out: np.ndarray | None, said: KnowledgeStore) -> Trained:
         known: Knowledge = said
         if trust or own_temperature or left_out is not None:
-            known = Trusted(said, split, trust, left_out=left_out, temperature=temperature)
+            known = Trusted(said, split, trust, left_out=left_out,
+                            temperature=training.temperature if own_temperature else None)
         trained = train(name, split, model, training, name="student", content=kept, start=beginning,
                         layers_from=layers_from, losses=losses or SOFT_LABELS, knowledge=known, metric=metric,
                         seen=seen, folder=target / place if target else None, chosen=best.get("student"))
         if isinstance(known, Trusted):
-            trained = _with(trained, trust=known.facts())
-            _keep(trained, split, target, place)  # the report reads it there
+            trained = told(trained, trust=known.facts())
+            keep(trained, split, target, place)  # the report reads it there
         return trained
 
-    first = "student-all" if audit else "student"
+    def taught(place: str, left_out: np.ndarray | None = None, mark: str = "") -> Trained:
+        """A student with all that is asked of it, so that two of them differ in nothing but who is left out."""
+        if generations == 1 and not interpolation:
+            return once(place, left_out, store)
+        student = born_again(
+            generations, split, store, lambda number, said: once(f"generation-{number}{mark}", left_out, said),
+            lambda number: target / f"knowledge-{number}{mark}" if target else None, metric)
+        if interpolation:
+            student = interpolated(student, split, beginning, interpolation, metric, seen)
+        keep(student, split, target, place)
+        return student
+
     # trained once more on what has no validation part: what was found on it holds
     settled = (best.get("student") or {}).get("audit") if audit else None
     harmed = [group["name"] for group in settled["groups"] if group["harmed"]] if settled else []
     left_out = members(split, harmed) if settled and settled["believed"] == _PART else None
-    student = taught("generation-0" if generations > 1 or interpolation else first, left_out)
-    for number in range(1, generations):
-        student = _born_again(student, split, store, target, number, partial(taught, f"generation-{number}"), metric)
-    if interpolation:
-        student = _interpolated(student, split, beginning, interpolation, metric, seen)
-    if generations > 1 or interpolation:
-        _keep(student, split, target, first)
+    student = taught("student-all" if audit else "student", left_out)
     if not control:
         return student, None, split, None
-    steps = int(student.training["steps"])
-    shape = {k: v for k, v in (student_settings or {}).items() if k in model_settings(name) and k != "dropout"}
-    given = {**settings, **shape, **(control_settings or {})}
-    own, own_training = divide(name, given, model_settings(name), seed=seed)
-    # no companion for who learns from nobody
-    own_training = at_least(own_training, steps, split, own, name).model_copy(update={"teacher": "store"})
-    plain = dict(control_losses or {"cross_entropy": 1.0})
+    own, own_training = control_settings_of(name, split, settings, student_settings or {}, control_settings or {},
+                                            steps=steps_of(student), seed=seed)
 
     def without_teacher(role: str, vectors: np.ndarray | None) -> Trained:
-        keeps = own.get("content_use") in CONTENT_KEPT
-        return train(name, split, own, own_training, name=role, content=vectors if keeps else None,
-                     start=None if keeps else vectors, losses=plain, metric=metric, seen=seen,
-                     min_steps=steps, folder=target / role if target else None, chosen=best.get(role))
+        return train_control(role, name, split, own, own_training, count=generations, steps=steps_of(student),
+                             vectors=vectors, losses=dict(control_losses or {"cross_entropy": 1.0}), metric=metric,
+                             seen=seen, target=target, chosen=best.get(role))
 
     known = content if start != "none" or kept is not None else None
     twin = without_teacher("control", known)
     bare = without_teacher("control-scratch", None) if scratch and known is not None else None
     if audit:
-        student = _audited(student, twin, split, metric, seen, settled, partial(taught, "student-without-harm"))
-        _keep(student, split, target, "student")
+        student = _audited(student, twin, split, metric, seen, settled,
+                           lambda users: taught("student-without-harm", users, "-without-harm"))
+        keep(student, split, target, "student")
     return student, twin, split, bare
 
 
@@ -121,14 +115,14 @@ def _audited(
     `settled`: what an audit has found before, on a validation part that is trained on by now.
     """
     if settled is not None:
-        return _with(twin if settled["believed"] == _NOTHING else student, name="student", audit=settled)
+        return told(twin if settled["believed"] == _NOTHING else student, name="student", audit=settled)
     found = compare(student, twin, split, metric, seen=seen)
     tried = {_ALL: student}
     if found.harmed and not found.left_out[split.bounds[:, 1] > split.bounds[:, 0]].all():
         tried[_PART] = taught(found.left_out)
-    tried[_NOTHING] = _with(twin, name="student")
+    tried[_NOTHING] = told(twin, name="student")
     believed = max(tried, key=lambda one: tried[one].training["valid"][metric])
-    return _with(tried[believed], audit={**found.facts(), "believed": believed})
+    return told(tried[believed], audit={**found.facts(), "believed": believed})
 
 
 def _check(
@@ -153,48 +147,14 @@ def _check(
                                   "a split with a validation part of its own", "set refit: false"))
 
 
-def _born_again(
-    parent: Trained, split: Split, store: KnowledgeStore, target: Path | None, number: int,
-    taught: Callable[..., Trained], metric: str,
-) -> Trained:
-    """The better one on validation of a student and its child, which learned from it what it learned from its teacher.
-
-    Source: Furlanello et al., "Born Again Neural Networks", ICML 2018.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="distilrec-knowledge-")) if target is None else target / f"knowledge-{number}"
-    inner = [name for name in store.signals if name in INNER and lacks(parent, name) is None]
-    child = taught(said=extract(parent, split, folder, top_k=store.signals["response"].width, signals=inner,
-                           content=store.vectors("content")))
-    return _with(max(parent, child, key=lambda one: one.training["valid"][metric]), name="student")
-
-
-def _interpolated(
-    student: Trained, split: Split, vectors: Any, shares: Sequence[float], metric: str, seen: str
-) -> Trained:
-    """The student with its item table as near to the teacher's `vectors` [I, E] as validates best."""
-    share, found = interpolate(student.model, vectors, shares, lambda model: validate(
-        model, split, metric, seen=seen, device=student.device))
-    finish(student.model, split)
-    facts = {"share": share, "valid": {str(one): value for one, value in found.items()}}
-    return _with(student, interpolation=facts, valid={metric: found[share]})
-
-
-def _keep(trained: Trained, split: Split, target: Path | None, place: str) -> None:
-    """Save a model, unless this very one stands there: a run that is done twice has nothing to do."""
-    if target is None:
+def _check_live(teacher: str, asked: Mapping[str, Any]) -> None:
+    """Raises RecipeError for what weighs or makes a store, where training asks none."""
+    if teacher == "store":
         return
-    recover(target / place)
-    if (target / place / "model.json").exists():
-        found = Trained.load(target / place, split)
-        told = json.loads(json.dumps(trained.training))
-        if (found.name, found.training, found.digest) == (trained.name, told, trained.digest):
-            return
-    trained.save(target / place)
-
-
-def _with(trained: Trained, name: str = "", **facts: Any) -> Trained:
-    """The same model with more to say about how it was made."""
-    return replace(trained, name=name or trained.name, training={**trained.training, **facts})
+    if given := [name for name, value in asked.items() if value]:
+        raise RecipeError(problem(
+            f"{', '.join(given)} with the training setting teacher={teacher!r}", "teacher='store'",
+            "such a teacher answers anew at every step, and nothing of the store is read; leave one of them out"))
 
 
 def _kept_content(model: Mapping[str, Any], content: np.ndarray | None, start: str) -> np.ndarray | None:

@@ -109,7 +109,7 @@ def _ways() -> Iterator[tuple[str, str, str, str]]:
         yield "knowledge.weights", name, "distilrec.knowledge.blend:blend", "several teachers"
     yield "train.teacher", "average", "distilrec.training.live:follow", "no store"
     yield "train.teacher", "peer", "distilrec.training.live", "no store"
-    yield "student", "generations", "distilrec.api_rank:_born_again", "as its losses"
+    yield "student", "generations", "distilrec.api_generations:born_again", "as its losses"
     yield "student.start", "teacher", "distilrec.models.items:ItemTable.set_vectors", "item vectors of the teacher"
     yield "student.start", "text", "distilrec.models.items:ItemTable.set_vectors", "item texts"
     yield "student.layers", "teacher", "distilrec.training.transfer:copy_layers", "a teacher trained here"

@@ -21,7 +21,7 @@ __all__ = [
 Place = tuple[str, ...]
 Fault = tuple[Place, str, str]  # the place, what was seen, what was expected
 
-MEMBER_STEP = 1000  # between the seeds of an ensemble's members
+MEMBER_STEP = 1000  # between the seeds of an ensemble's members, and of the controls of generations
 OF_THE_RUN = {"device": "device", "seed": "seeds"}  # settings of training that a recipe states once for all
 
 # keys that only one half of recipes knows
@@ -61,9 +61,10 @@ def common(recipe: Recipe) -> Iterator[Fault]:
                "equally many, so that neither is favored")
     if len(set(recipe.seeds)) != len(recipe.seeds):
         yield ("seeds",), str(recipe.seeds), "each seed once"
-    if recipe.teacher.copies > 1 and len({seed % MEMBER_STEP for seed in recipe.seeds}) < len(set(recipe.seeds)):
+    several = recipe.teacher.copies > 1 or recipe.student.generations > 1
+    if several and len({seed % MEMBER_STEP for seed in recipe.seeds}) < len(set(recipe.seeds)):
         yield (("seeds",), str(recipe.seeds),
-               f"seeds that differ modulo {MEMBER_STEP}, the step between an ensemble's members")
+               f"seeds that differ modulo {MEMBER_STEP}, the step between copies of one model")
     if not re.fullmatch(r"[^/\\\0]+", recipe.name) or recipe.name.startswith("."):
         yield ("name",), repr(recipe.name), "a name that can be a folder: no slash, no dot in front"
     if recipe.data.path is not None and recipe.data.shop is not None:

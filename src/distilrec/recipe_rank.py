@@ -86,6 +86,7 @@ def _consistency(recipe: Recipe) -> Iterator[Fault]:
     """What has to hold between sections."""
     yield from common(recipe)
     yield from _teacher(recipe)
+    yield from _live(recipe)
     yield from foreign(recipe, OF_ROWS, "task: predict or task: tag")
     for section in ("student", "control"):
         losses = getattr(recipe, section).losses
@@ -131,6 +132,21 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
     if teacher.copies > 1:
         yield ("teacher", "copies"), repr(teacher.copies), "1: a file cannot be trained again"
     yield from file_teacher_faults(teacher.settings)
+
+
+def _live(recipe: Recipe) -> Iterator[Fault]:
+    """What asks or weighs a store, where the student (or a trial of it) learns from what answers in the step."""
+    own = recipe.student
+    places: list[tuple[Place, Any]] = [(("tune", "student", str(index), "teacher"), trial.get("teacher"))
+                                       for index, trial in enumerate(recipe.tune.student)]
+    places.append((("student", "train", "teacher"), own.train.teacher))
+    found = [(".".join(place), given) for place, given in places if given in ("average", "peer")]
+    asked = {"trust": own.trust, "own_temperature": own.own_temperature, "audit": own.audit,
+             "generations": own.generations > 1}
+    for key in [key for key, given in asked.items() if given and found]:
+        where, given = found[0]
+        yield (("student", key), f"given with {where}: {given}",
+               "teacher: store, for such a teacher answers anew at every step, and nothing of the store is read")
 
 
 def _weighed(recipe: Recipe) -> Iterator[Fault]:
