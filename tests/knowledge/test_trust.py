@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core_world import split_of
+from core_world import quick, split_of
 from distilrec.errors import KnowledgeError, RecipeError
+from distilrec.knowledge.blend import blend
 from distilrec.knowledge.extract import decisions, open_key
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.knowledge.trust import RULES, Trusted, agreement, confidence, label_gate, own_temperature
+from distilrec.training.fit import read_by
+from distilrec.training.train import train
 from distilrec.types import Knowledge, Signal, Split
 
 pytestmark = [pytest.mark.req(number) for number in ("C8", "C12")]
@@ -67,8 +70,8 @@ def knows(user: int, target: int | None) -> tuple[list[int], list[float]]:
 
 
 def confuses(user: int, target: int | None) -> tuple[list[int], list[float]]:
-    """What it should say of somebody else."""
-    return knows(user + 1 + user // KINDS % (KINDS - 1), target)
+    """What it should say of somebody else, except to user 0."""
+    return knows(user if user == 0 else user + 1 + user // KINDS % (KINDS - 1), target)
 
 
 def half(user: int, target: int | None) -> tuple[list[int], list[float]]:
@@ -92,9 +95,9 @@ def test_a_teacher_that_knows_its_users_agrees_and_one_that_confuses_them_does_n
     bad = agreement(made(tmp_path / "bad", split, confuses, by_user=by_user), split)
     assert good.dtype == np.float32
     assert good.min() > 0.9
-    assert bad.max() < 0.1
-    mixed = agreement(made(tmp_path / "half", split, half, by_user=by_user), split)
     users = np.flatnonzero(split.bounds[:, 1] > split.bounds[:, 0]) if by_user else owners(split)[0]
+    assert bad[users > 0].max() < 0.1
+    mixed = agreement(made(tmp_path / "half", split, half, by_user=by_user), split)
     assert mixed[users < USERS // 2].min() > 0.8
     assert mixed[users >= USERS // 2].max() < 0.1
 
@@ -120,8 +123,8 @@ def test_popular_items_in_every_list_are_no_agreement(tmp_path: Path) -> None:
 
 
 def test_agreement_of_a_single_user_and_of_one_decision(tmp_path: Path) -> None:
-    for name, train in (("one", [3]), ("two", [3, 4])):
-        split = split_of([(train, [5], [6])], ITEMS)
+    for name, items in (("one", [3]), ("two", [3, 4])):
+        split = split_of([(items, [5], [6])], ITEMS)
         found = agreement(made(tmp_path / name, split, lambda user, target: ([3, 4], [-1.0, -1.0])), split)
         assert np.isfinite(found).all()
         assert ((found >= 0) & (found <= 1)).all()
@@ -130,14 +133,34 @@ def test_agreement_of_a_single_user_and_of_one_decision(tmp_path: Path) -> None:
 
 def test_what_only_fills_up_a_list_is_no_hit(split: Split, tmp_path: Path) -> None:
     def only_one(user: int, target: int | None) -> tuple[list[int], list[float]]:
+        if user == 0:
+            return knows(user, target)
         away = 10 * ((user + 4) % KINDS)  # the first is of another kind, the others are ruled out
         return [away, *of_kind(user)[:9]], [0.0, *[RULED_OUT] * 9]
 
     store = made(tmp_path, split, only_one)
-    _, labeled = owners(split)
-    assert agreement(store, split).max() < 0.1
-    assert (label_gate(store, split)[labeled] == 0).all()
-    assert confidence(store, split).min() == 1
+    users, labeled = owners(split)
+    rest = users > 0
+    assert agreement(store, split)[rest].max() < 0.1
+    assert (label_gate(store, split)[labeled & rest] == 0).all()
+    assert confidence(store, split)[rest].min() == 1
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_lists_without_what_was_taken_say_nothing_of_agreement(by_user: bool, split: Split, tmp_path: Path) -> None:
+    """As a running shop exports them: good for everybody, and without what he has."""
+    def export(user: int, target: int | None) -> tuple[list[int], list[float]]:
+        had = set(split.items[split.bounds[user, 0] : split.bounds[user, 1]].tolist())
+        return [item for item in of_kind(user) if item not in had][:4], FALLING[:4]
+
+    store = made(tmp_path / "export", split, export, by_user=by_user)
+    what = "a train item" if by_user else "the true item"
+    with pytest.raises(KnowledgeError, match=f"not one of .* holds {what} of its user(.|\n)*trust confidence"):
+        Trusted(store, split, ["agreement"])
+    assert Trusted(store, split, ["confidence"]).facts()["decisions_left_out"] == 0
+    with pytest.raises(KnowledgeError, match="blend with equal weights"):
+        blend([store, made(tmp_path / "knows", split, knows, by_user=by_user)], split, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 # --- the other rules
@@ -177,7 +200,8 @@ def test_the_gate_opens_down_to_the_twentieth_item(split: Split, tmp_path: Path)
 
 
 def test_knowledge_by_user_has_no_label_to_be_gated_by(split: Split, tmp_path: Path) -> None:
-    assert (label_gate(made(tmp_path, split, confuses, by_user=True), split) == 1).all()
+    with pytest.raises(KnowledgeError, match="kept by user, holds no decision with a label(.|\n)*agreement or conf"):
+        Trusted(made(tmp_path, split, knows, by_user=True), split, ["label_gate"])
 
 
 # --- temperatures
@@ -252,7 +276,60 @@ def test_rules_are_multiplied_and_a_worthless_teacher_is_not_raised_to_a_good_on
     np.testing.assert_allclose(found, product / max(product.mean(), 0.05), rtol=1e-5)
     bad = Trusted(made(tmp_path / "bad", split, confuses), split, ["agreement"])
     assert bad.facts()["mean"] < 0.05
-    assert bad.batch(keys)["response.trust"].mean() < 0.5
+    assert bad.batch(keys)["response.trust"].mean() < 0.6
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_weights_are_one_on_the_average_of_what_is_read(by_user: bool, split: Split, tmp_path: Path) -> None:
+    store, keys = made(tmp_path, split, half, by_user=by_user), decisions(split)[0]
+    trusted = Trusted(store, split, ["agreement"])
+    rule = agreement(store, split)
+    for read in (keys[keys >= len(split.items)], keys):
+        trusted.read_at(read)
+        assert trusted.batch(read)["response.trust"].mean() == pytest.approx(1, rel=1e-4)
+        assert trusted.facts()["mean"] == pytest.approx(rule[store.rows("response", read)].mean(), abs=1e-4)
+        assert not trusted.silent
+
+
+class Reader:
+    """What training asks of a model or its class."""
+
+    def __init__(self, needs_history: bool, cloze: bool = False) -> None:
+        self.needs_history, self.cloze = needs_history, cloze
+
+
+@pytest.mark.parametrize("reader", [Reader(False), Reader(True, cloze=True), Reader(True)])
+def test_a_student_that_never_reads_a_label_is_not_gated_in_silence(
+    reader: Reader, split: Split, tmp_path: Path
+) -> None:
+    trusted = Trusted(made(tmp_path, split, half), split, ["label_gate"])
+    if reader.needs_history and not reader.cloze:
+        before = trusted.digest
+        read_by(reader, trusted, split)
+        assert trusted.digest == before, "all decisions, as at first"
+        return
+    with pytest.raises(KnowledgeError, match="only after the last train event(.|\n)*no decision with a label"):
+        read_by(reader, trusted, split)
+
+
+def test_a_factorization_is_refused_the_gate_before_it_is_trained(split: Split, tmp_path: Path) -> None:
+    store = made(tmp_path / "a", split, half)
+    for name in ("mf", "bert4rec"):
+        with pytest.raises(KnowledgeError, match="label_gate could close"):
+            train(name, split, {"dim": 4}, quick(epochs=1), losses={"cross_entropy": 0.5, "kl": 0.5},
+                  knowledge=Trusted(store, split, ["label_gate"]))
+
+
+def test_soft_losses_alone_are_refused_where_nothing_is_believed(split: Split, tmp_path: Path) -> None:
+    flat = made(tmp_path, split, lambda user, target: (of_kind(user), [-3.0] * 10))
+    doubtful = Trusted(flat, split, ["confidence"])
+    for losses in ({"kl": 1.0}, {"kl": 1.0, "cross_entropy": 0.0}):
+        with pytest.raises(KnowledgeError, match="weight of every decision is 0 .trust: confidence"):
+            train("mf", split, {"dim": 4}, quick(epochs=1), losses=losses, knowledge=doubtful)
+    nobody = Trusted(flat, split, left_out=np.ones(USERS, dtype=bool))
+    with pytest.raises(KnowledgeError, match="users left out: 40"):
+        train("mf", split, {"dim": 4}, quick(epochs=1), losses={"kl": 1.0}, knowledge=nobody)
+    train("mf", split, {"dim": 4}, quick(epochs=1), losses={"kl": 1.0, "cross_entropy": 0.1}, knowledge=doubtful)
 
 
 @pytest.mark.parametrize("by_user", [False, True])

@@ -21,6 +21,7 @@ __all__ = ["RULED_OUT", "RULES", "Trusted", "agreement", "confidence", "label_ga
 
 RULED_OUT = -50_000.0  # below it stands what only fills up a list (see extract.top_log_probabilities)
 _GATE = 20  # of a list: how far down the true item may stand
+_LEAST = 1e-4  # below it a weight is the rounding of 0
 _BLOCK = 16_384  # decisions looked at together
 
 
@@ -48,6 +49,12 @@ def agreement(store: KnowledgeStore, split: Split) -> np.ndarray:
     stand there. What the list of another user would get for the same, on the average, is chance: (own - chance) /
     (1 - chance), not below 0, as in Cohen's kappa. So a teacher that confuses its users is believed hardly anything.
 
+    Lists from which somebody took what the user had, as most exports of a running shop, agree with nobody: that is no
+    opinion of the teacher, and no measure of it.
+
+    Raises:
+        KnowledgeError: no list holds what its user did, at decisions with a label or at those without.
+
     Source: the consistency of teacher and data as a weight: Cui et al., "Distillation Matters", RecSys 2024, whose
     weight for consistency compares teacher and student instead.
     """
@@ -55,9 +62,16 @@ def agreement(store: KnowledgeStore, split: Split) -> np.ndarray:
     users = _users_of(keys, store, split)
     labeled = _labeled(keys, store, split)
     out = np.zeros(len(keys), dtype=np.float32)
-    for part, measure in ((np.flatnonzero(labeled), _gain), (np.flatnonzero(~labeled), _held)):
+    parts = (np.flatnonzero(labeled), _gain, "the true item"), (np.flatnonzero(~labeled), _held, "a train item")
+    for part, measure, what in parts:
         if len(part):
             own = measure(store, part, part, users[part], split)
+            if not own.any():
+                raise KnowledgeError(problem(
+                    f"not one of {len(part)} lists of {store.folder} holds {what} of its user, so agreement cannot be "
+                    "measured: such lists leave out what was taken, or are of other users",
+                    "lists that may name train items", "let the teacher list them, too; or trust confidence, or blend "
+                    "with equal weights"))
             # sorted by user: half the decisions on, it is somebody else's
             strange = np.roll(part, len(part) // 2)
             chance = float(measure(store, strange, part, users[part], split)[users[strange] != users[part]].mean()) \
@@ -69,16 +83,27 @@ def agreement(store: KnowledgeStore, split: Split) -> np.ndarray:
 def label_gate(store: KnowledgeStore, split: Split) -> np.ndarray:
     """1 where the true item is among the teacher's first 20 (or the decision has no label), else 0.
 
+    Raises:
+        KnowledgeError: no decision has a label, as in all knowledge by user.
+
     Source: soft labels only where the teacher is right: Meng et al., "Conditional Teacher-Student Learning", ICASSP
     2019, who put the true label in the place of the others; there the hard loss does so.
     """
     keys, _, _ = _response(store)
     labeled = _labeled(keys, store, split)
     rows = np.flatnonzero(labeled)
+    if not len(rows):
+        raise _ungated(f"the store {store.folder}, which is kept by {store.signals['response'].key}, holds")
     out = np.ones(len(keys), dtype=np.float32)
     ranks = _ranks(store, rows, rows, split)
     out[rows] = (ranks > 0) & (ranks <= _GATE)
     return out
+
+
+def _ungated(who: str) -> KnowledgeError:
+    return KnowledgeError(problem(f"{who} no decision with a label, which a label_gate could close",
+                                  "a teacher that answers by event, and a student that reads events in turn",
+                                  "take another rule: agreement or confidence"))
 
 
 RULES: dict[str, Callable[[KnowledgeStore, Split], np.ndarray]] = {
@@ -114,12 +139,14 @@ class Trusted:
     """A store with a weight for every decision; implements `types.Knowledge`.
 
     Args:
-        rules: names of RULES, multiplied. The weights are divided by their mean, so that trust moves a loss between
-            decisions and not its whole share, as long as the mean is above a twentieth.
+        rules: names of RULES, multiplied. The weights are divided by their mean over the decisions that are read (all,
+            until `read_at` says which), so that trust moves a loss between decisions and not its whole share, as long
+            as the mean is above a twentieth.
         left_out: bool [U], users whom the teacher is not to teach (see training.audit).
         temperature: of the soft labels; given, every decision gets its own around it (`own_temperature`).
     Raises:
         RecipeError: an unknown rule.
+        KnowledgeError: a rule that cannot judge this store.
     """
 
     def __init__(
@@ -129,20 +156,33 @@ class Trusted:
         for rule in rules:
             if rule not in RULES:
                 raise RecipeError(problem(f"trust {rule!r} is unknown{nearest(rule, RULES)}", ", ".join(RULES)))
-        self.store, self.rules = store, tuple(rules)
+        self.store, self.rules, self.left_out, self._split = store, tuple(rules), left_out, split
         self._keys, _, _ = _response(store)
-        weights = np.ones(len(self._keys), dtype=np.float32)
+        self._judged = np.ones(len(self._keys), dtype=np.float32)
         for rule in rules:
-            weights = weights * RULES[rule](store, split)
-        self.mean = float(weights.mean()) if len(weights) else 0.0
-        self.none = float((weights == 0).mean()) if len(weights) else 0.0
-        if rules:
-            weights = weights / max(self.mean, 0.05)
-        self.left_out = left_out
-        if left_out is not None:
-            weights = weights * ~left_out[_users_of(self._keys, store, split)]
-        self._weights = weights
+            self._judged = self._judged * RULES[rule](store, split)
+        self._weigh(np.arange(len(self._keys)))
         self._temperatures = None if temperature is None else own_temperature(store, temperature)
+
+    def read_at(self, keys: np.ndarray) -> None:
+        """Weigh anew for a student that reads the decisions `keys` (int64 [n]) and no others; training says so.
+
+        Raises:
+            KnowledgeError: a label_gate where none of them has a label; what the store says nothing about.
+        """
+        if "label_gate" in self.rules and not (keys < len(self._split.items)).any():
+            raise _ungated("a student that reads the teacher only after the last train event of each user meets")
+        self._weigh(self.store.rows("response", keys))
+
+    def _weigh(self, rows: np.ndarray) -> None:
+        """From what the rules say of each decision, in units of what they say of those at `rows`."""
+        read = self._judged[rows]
+        self.mean, self.none = (float(read.mean()), float((read == 0).mean())) if len(read) else (0.0, 0.0)
+        self._weights = self._judged / max(self.mean, 0.05) if self.rules else self._judged
+        if self.left_out is not None:
+            self._weights = self._weights * ~self.left_out[_users_of(self._keys, self.store, self._split)]
+        # but for rounding all are 0: whoever learns from nothing else learns nothing
+        self.silent = bool(self._weights[rows].max(initial=0) < _LEAST)
 
     @property
     def signals(self) -> Mapping[str, Signal]:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from distilrec.errors import KnowledgeError, RecipeError, TrainingError, nearest, problem
+from distilrec.knowledge.extract import decisions
+from distilrec.knowledge.trust import Trusted
 from distilrec.losses import LOSSES, SOFT
 from distilrec.models.layer_states import layer_shape
 from distilrec.training.batches import Batch, epoch_batches, training_examples
@@ -23,7 +25,7 @@ from distilrec.training.settings import Augment, TrainSettings
 from distilrec.training.validate import parse_metric, validate
 from distilrec.types import Knowledge, Split
 
-__all__ = ["RankWork", "fit"]
+__all__ = ["RankWork", "fit", "read_by"]
 
 
 class RankWork:
@@ -106,10 +108,18 @@ def fit(
         open_end: also train the soft terms on the decision after the last train event; by default whenever there
             is knowledge.
     Raises:
-        RecipeError, KnowledgeError: an unknown loss or metric, a soft loss without the knowledge it needs.
+        RecipeError, KnowledgeError: an unknown loss or metric, a soft loss without the knowledge it needs, nothing but
+            soft losses where nothing is believed.
         TrainingError: NaN, a checkpoint of another run, nothing to train or to validate on.
     """
     _check_terms(model, losses or {}, knowledge, metric, settings.teacher)
+    read_by(model, knowledge, split)
+    if isinstance(knowledge, Trusted) and settings.teacher == "store" and knowledge.silent and losses and all(
+            name in SOFT or not weight for name, weight in losses.items()):
+        raise KnowledgeError(problem(
+            f"the weight of every decision is 0 (trust: {', '.join(knowledge.rules)}; users left out: "
+            f"{knowledge.facts()['users_left_out']}), and there are soft losses only",
+            "a decision that is believed, or a plain loss", "add cross_entropy, or another rule, or another teacher"))
     check_device(settings)
     work = RankWork(model, split, settings, losses=losses, knowledge=knowledge, metric=metric, seen=seen,
                     open_end=open_end)
@@ -121,6 +131,19 @@ def fit(
     learner = learner_of(model, work.losses, work.taught, work.teacher_width, settings.experts, companion)
     return run(learner.to(settings.device), work, settings, metric=metric, folder=folder, min_steps=min_steps,
                what=what, origin=origin, stop_at=stop_at)
+
+
+def read_by(model: Any, knowledge: Knowledge | None, split: Split) -> None:
+    """Say to knowledge with weights which decisions a model, or a class of models, reads of it: all of them, or only
+    those after the last train event of each user (factorizations, and models that fill gaps).
+
+    Raises:
+        KnowledgeError: see `Trusted.read_at`.
+    """
+    if isinstance(knowledge, Trusted):
+        keys = decisions(split)[0]
+        along = model.needs_history and not getattr(model, "cloze", False)
+        knowledge.read_at(keys if along else keys[keys >= len(split.items)])
 
 
 def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge | None, metric: str,

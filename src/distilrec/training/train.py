@@ -10,10 +10,11 @@ import numpy as np
 
 from distilrec.files import digest_arrays, digest_json
 from distilrec.losses import SOFT
+from distilrec.models import model_class
 from distilrec.models.trained import Trained, create
 from distilrec.training.checkpoint import finished_as
 from distilrec.training.finish import finish
-from distilrec.training.fit import fit
+from distilrec.training.fit import fit, read_by
 from distilrec.training.settings import TrainSettings
 from distilrec.training.transfer import copy_layers
 from distilrec.types import Knowledge, Split
@@ -39,6 +40,7 @@ def train(
         chosen: what training recorded (`Trained.training`) of the same model on a part of this train part: train as
             many epochs of the same schedule as validated best there, and look at no validation part.
     """
+    read_by(model_class(architecture), knowledge, split)  # before anybody asks for digest or facts
     if chosen is not None:  # the schedule of then, whose length a control may have raised
         settings = settings.model_copy(update={"epochs": int(chosen["settings"]["epochs"])})
     if not any(name in SOFT for name in losses or ()):
