@@ -114,21 +114,23 @@ def test_a_run_that_was_killed_between_two_controls_trains_the_missing_one_only(
     split: Split, store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = dr.distill("sasrec", split, store, generations=2, **SMALL)
-    trained, real = [], api_control.train
+    train, fit = api_control.train, train_module.fit
 
     def killed(*given: Any, **named: Any) -> Trained:
-        if trained:
+        if named["folder"].name == "control-1":
             raise KeyboardInterrupt
-        trained.append(named["name"])
-        return real(*given, **named)
+        return train(*given, **named)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(api_control, "train", killed)
         dr.distill("sasrec", split, store, generations=2, folder=tmp_path, **SMALL)
     before, calls = stamps(tmp_path), []
-    fit = train_module.fit
-    monkeypatch.setattr(train_module, "fit", lambda *given, **named: (calls.append(named["folder"].name),
-                                                                      fit(*given, **named))[1])
+
+    def counted(*given: Any, **named: Any) -> Any:
+        calls.append(named["folder"].name)
+        return fit(*given, **named)
+
+    monkeypatch.setattr(train_module, "fit", counted)
     made = dr.distill("sasrec", split, store, generations=2, folder=tmp_path, **SMALL)
     assert calls == ["control-1"]
     assert {name: stamp for name, stamp in stamps(tmp_path).items() if name in before} == before
