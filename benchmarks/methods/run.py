@@ -46,10 +46,10 @@ SETS: dict[str, dict[str, Any]] = {
         "data": "citeulike-derrd", "split": "given", "metric": "hit_rate@10", "k": 10, "sampled": 499,
         "methods": factorizations, "student": "mf", "teachers": {"als": ALS, "bpr": BPR}, "signals": ["query"],
     },
-    "movielens-100k": {
-        "data": "ml-100k", "split": "leave-last-out", "metric": "ndcg@10", "k": 10, "methods": sequences,
-        "student": "sasrec", "shape": sequences.STUDENT, "teachers": {"sasrec": sequences.TEACHER},
-        "signals": ["query", "layers", "attention", "gradient"],
+    "scientific": {
+        "data": "amazon-scientific", "split": "leave-last-out", "text": ["text"], "encoder": "all-MiniLM-L6-v2",
+        "metric": "ndcg@10", "k": 10, "methods": sequences, "student": "sasrec", "shape": sequences.STUDENT,
+        "teachers": {"text_sasrec": sequences.TEACHER}, "signals": ["query", "layers", "attention", "gradient"],
     },
 }
 
@@ -62,12 +62,15 @@ class Bench:
         self.metric, self.k = self.facts["metric"], self.facts["k"]
         self.out, self.alone = out / f"{name}-{teacher}-{width}", out / f"{name}-{width}"
         data = Path(os.environ["DISTILREC_DATA"]) / self.facts["data"]
-        self.split = dr.prepare(data, split={"method": self.facts["split"]})
+        self.split = dr.prepare(data, split={"method": self.facts["split"]}, text=self.facts.get("text", ()))
         self.methods, self.common = self.facts["methods"].METHODS, self.facts["methods"].COMMON
         self.teacher = dr.teach(teacher, self.split, folder=out / f"{name}-{teacher}", metric=self.metric,
-                                **self.facts["teachers"][teacher])
+                                **self.facts["teachers"][teacher], **self._reader())
         self.store = dr.extract(self.teacher, self.split, folder=out / f"{name}-{teacher}-knowledge", top_k=100,
                                 signals=self.facts["signals"])
+
+    def _reader(self) -> dict[str, str]:
+        return {"encoder": self.facts["encoder"]} if "encoder" in self.facts else {}
 
     def knowledge(self, method: Method) -> KnowledgeStore:
         if method.teacher != "self":

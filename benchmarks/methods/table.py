@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "methods.md"
 NAMES = {
     "citeulike": "CiteULike, split of Topology Distillation (KDD 2021)",
     "citeulike-sampled": "CiteULike, split of DE-RRD (CIKM 2020)",
-    "movielens-100k": "MovieLens 100K, the last event of each user",
+    "scientific": "Amazon Scientific, the last event of each user",
 }
 STUDENTS = {"mf": "factorization", "sasrec": "SASRec of one layer"}
 HEAD = """# Every way to distill, on published splits
