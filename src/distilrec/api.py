@@ -171,7 +171,8 @@ def extend(
     folder: str | Path | None = None,
 ) -> KnowledgeStore:
     """The store of `old` carried over to `new`, which has more interactions: what was asked before is copied, only the
-    rest is asked; see knowledge.extend. `manifest["teacher"]` tells how many decisions were `copied` and `asked`.
+    rest is asked; see knowledge.extend. `manifest["teacher"]` tells how many decisions were `copied` and `asked`,
+    and how many `left_out` because the old teacher was trained on validation or test events of `new`.
 
     Without a `folder` as `extract`.
     """

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 from core_world import split_of
+from distilrec.data.split import split as make_split
 from distilrec.errors import KnowledgeError
 from distilrec.knowledge import extend as extending
+from distilrec.knowledge.blend import blend
 from distilrec.knowledge.extend import Elder, extend
 from distilrec.knowledge.extract import decisions, extract, open_key
+from distilrec.knowledge.overlap import informed_users
 from distilrec.knowledge.store import KnowledgeStore
-from distilrec.types import Histories, Split
+from distilrec.knowledge.trust import Trusted
+from distilrec.types import Dataset, Histories, Interactions, Split
 
 pytestmark = pytest.mark.req("C11")
 
@@ -32,7 +36,7 @@ def keyed(rows: dict[str, tuple[str, str, str]], items: str) -> Split:
 
 OLD = keyed({"bob": ("ceg", "i", "c"), "dan": ("gce", "c", "i"), "eve": ("ic", "e", "g")}, "cegi")
 # bob's validation and test events are history now, ann is new, items a, d and z are; dan's log was mended
-NEW = keyed({"ann": ("dc", "a", "z"), "bob": ("cegic", "d", "z"), "dan": ("gie", "c", "a"), "eve": ("ic", "e", "g")},
+NEW = keyed({"ann": ("dc", "a", "z"), "bob": ("cegic", "d", "z"), "dan": ("gie", "d", "a"), "eve": ("ic", "e", "g")},
             "acdegiz")
 
 
@@ -152,7 +156,7 @@ def test_new_answers_have_the_temperature_of_the_old(tmp_path: Path) -> None:
 
 def test_what_was_extended_is_extended_again(store: KnowledgeStore, tmp_path: Path) -> None:
     middle, _ = extend(store, OLD, Knower(NEW), NEW, tmp_path / "new")
-    later = keyed({"ann": ("dcaz", "e", "g"), "bob": ("cegic", "d", "z"), "dan": ("gie", "c", "a"),
+    later = keyed({"ann": ("dcaz", "e", "g"), "bob": ("cegic", "d", "z"), "dan": ("gie", "d", "a"),
                    "eve": ("ic", "e", "g")}, "acdegiz")
     teacher = Knower(later, digest="later")
     last, copied = extend(middle, NEW, teacher, later, tmp_path / "later")
@@ -219,3 +223,106 @@ def test_an_elder_answers_in_steps_only_where_no_event_is_lost() -> None:
     assert elder.digest
     assert Elder(Steps(OLD, digest=""), OLD, again).digest == ""
     assert open_key(again, np.array([1])).tolist() == [len(again.items) + 1]
+
+
+# --- labels that the old teacher was trained on
+
+# of bob the second of two events is held back now; cat and the nine others have gone on as all do
+GROWN = {f"u{n}": ("ceg", "i", "c") for n in range(9)} | {"cat": ("cegic", "d", "z")}
+THEN = keyed({f"u{n}": ("c", "e", "g") for n in range(9)} | {"cat": ("ceg", "i", "c"), "bob": ("ic", "", "")}, "cegi")
+NOW = keyed({**GROWN, "bob": ("i", "c", "z")}, "acdegiz")
+
+
+def of_split(split: Split, digest: str = "k") -> Knower:
+    teacher: Any = Knower(split, digest=digest, vectors=False)
+    teacher.split_digest = split.digest
+    return teacher
+
+
+def test_users_whose_label_the_old_teacher_knows_are_left_out(tmp_path: Path) -> None:
+    store = extract(of_split(THEN), THEN, tmp_path / "old", top_k=3)
+    assert ("bob", "i") in questions(THEN) & questions(NOW), "its answer was trained on c, which is to be predicted now"
+    teacher = of_split(THEN)
+    longer, copied = extend(store, THEN, teacher, NOW, tmp_path / "new")
+    assert "bob" not in {user for user, _ in teacher.asked}
+    facts = longer.manifest["teacher"]
+    assert (facts["left_out"], facts["left_out_users"], facts["copied"]) == (1, 1, copied)
+    assert copied + facts["asked"] + facts["left_out"] == len(questions(NOW))
+    keys, users, _, _ = decisions(NOW)
+    bob = NOW.dataset.user_keys[users] == "bob"
+    batch = longer.batch(keys)
+    assert np.array_equal(batch["response.trust"], ~bob)
+    assert np.ptp(batch["response"][bob]) == 0, "and nothing of what it said of him is written"
+    # whoever weighs decisions, or mixes stores, leaves them out as well
+    for rules in ([], ["confidence"], ["agreement"]):
+        trusted = Trusted(longer, NOW, rules)
+        weights = trusted.batch(keys)["response.trust"]
+        assert (weights[bob] == 0).all()
+        if trusted.mean > 0.05:
+            assert weights[~bob].mean() == pytest.approx(1, rel=1e-4)
+    other = extract(of_split(NOW, "other"), NOW, tmp_path / "other", top_k=3)
+    mixed = blend([other, longer], NOW, tmp_path / "mixed", weights="equal")
+    assert np.array_equal(mixed.batch(keys)["response.trust"], ~bob)
+
+
+def test_a_teacher_of_the_new_split_is_asked_about_them(tmp_path: Path) -> None:
+    store = extract(of_split(THEN), THEN, tmp_path / "old", top_k=3)
+    teacher = of_split(NOW, "new")
+    longer, _ = extend(store, THEN, teacher, NOW, tmp_path / "new")
+    assert ("bob", "i") in teacher.asked
+    assert longer.manifest["teacher"]["left_out"] == 0
+    assert "response.trust" not in longer.batch(decisions(NOW)[0])
+    unknown = Knower(NOW, digest="says not what it was trained on")
+    extend(store, THEN, unknown, NOW, tmp_path / "unknown")
+    assert ("bob", "i") not in unknown.asked
+
+
+def test_what_was_left_out_is_asked_when_it_is_extended_again(tmp_path: Path) -> None:
+    store = extract(of_split(THEN), THEN, tmp_path / "old", top_k=3)
+    middle, _ = extend(store, THEN, of_split(THEN), NOW, tmp_path / "new")
+    later = keyed({**GROWN, "bob": ("ic", "z", "a")}, "acdegiz")
+    teacher = of_split(later, "later")
+    last, _ = extend(middle, NOW, teacher, later, tmp_path / "later")
+    assert sorted(teacher.asked) == [("bob", "i"), ("bob", "ic")]
+    assert last.manifest["teacher"]["left_out"] == 0
+
+
+def log(users: int, length: int) -> Dataset:
+    """Users who take other items at other times, `length` events of each."""
+    rng = np.random.default_rng(0)
+    items = np.stack([rng.permutation(40)[:20] for _ in range(users)])[:, :length].astype(np.int32)
+    owner = np.repeat(np.arange(users, dtype=np.int32), length)
+    times = (np.arange(length) * 1000 + np.arange(users)[:, None]).ravel().astype(np.int64)
+    events = Interactions(owner, items.ravel(), np.ones(owner.size, dtype=np.float32), times)
+    return Dataset("log", events, np.array([f"u{u}" for u in range(users)], dtype=object),
+                   np.array([f"i{i}" for i in range(40)], dtype=object))
+
+
+@pytest.mark.parametrize("method", ["leave-last-out", "time", "random", "k-fold"])
+def test_splits_that_follow_time_go_on_and_those_by_chance_are_refused(method: str, tmp_path: Path) -> None:
+    old, new = (make_split(log(30, length), method) for length in (8, 12))
+    store = extract(of_split(old), old, tmp_path / "old", top_k=3)
+    if method in ("leave-last-out", "time"):
+        longer, copied = extend(store, old, of_split(old), new, tmp_path / "new")
+        assert copied > 0
+        assert longer.manifest["teacher"]["left_out"] == 0
+        return
+    for teacher in (of_split(old), of_split(new, "new")):
+        with pytest.raises(KnowledgeError, match="were train events of the old one(.|\n)*by time or leave-last-out"):
+            extend(store, old, teacher, new, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_item_that_is_taken_again_is_known_by_its_time() -> None:
+    again = keyed({"bob": ("cegi", "c", "e"), "ann": ("c", "e", "g")}, "cegi")
+    later = keyed({"bob": ("cegic", "e", "c"), "ann": ("c", "e", "g")}, "cegi")
+    assert not informed_users(again, later).any(), "as often in train as before: the new ones are others"
+    rows: dict[str, tuple[str, str, str]] = {f"u{n}": ("ceg", "i", "") for n in range(20)}
+    swapped = keyed({**rows, "bob": ("cc", "e", "")}, "cegi")
+    held = keyed({**rows, "bob": ("cc", "c", "")}, "cegi")
+    place = held.bounds[0, 1]
+    assert held.dataset.user_keys[0] == "bob"
+    assert not informed_users(swapped, held).any()
+    moved = held.timestamps.copy()
+    moved[place] = swapped.timestamps[0]
+    assert informed_users(swapped, replace(held, timestamps=moved)).tolist() == [True] + [False] * 20

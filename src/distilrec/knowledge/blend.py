@@ -78,7 +78,8 @@ def blend(
                 ids, logits = _mixed(stores, split, some, keyed == "user", scales, of_user, of_item, kept)
                 small = np.uint16 if split.n_items <= 65_536 else np.int32
                 writer.write("response", part, {"keys": some, "ids": ids.astype(small),
-                                                "logits": logits.astype(np.float16)})
+                                                "logits": logits.astype(np.float16),
+                                                **_trust(stores, split, some, keyed == "user")})
             progress.advance(1)
     name = "+".join(str(store.manifest["teacher"]["name"]) for store in stores)
     signals = {"response": Signal("response", "response", keyed, space=space, teacher=name, width=kept)}
@@ -122,6 +123,13 @@ def _mixed(
     # never the same item twice, not even where the list has to be filled up with items without any probability
     place, best = numerics.top_k(np.where(new, share, -np.inf), kept)
     return np.take_along_axis(ids, place, 1).astype(np.int32), _logs(best)
+
+
+def _trust(stores: Sequence[KnowledgeStore], split: Split, keys: np.ndarray, by_user: bool) -> dict[str, np.ndarray]:
+    """{"trust": [n]} where a store leaves some decision out (see `extend`): then the mixture leaves it out as well."""
+    told = [store.told()[store.rows("response", keys if not by_user else len(split.items) + keys)] for store in stores
+            if not store.told().all()]
+    return {"trust": np.logical_and.reduce(told).astype(np.float16)} if told else {}
 
 
 def _weights(stores: Sequence[KnowledgeStore], split: Split, how: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 from distilrec.errors import KnowledgeError, problem
 from distilrec.files import digest_arrays
 from distilrec.knowledge.extract import decisions, item_vectors_of, respond
+from distilrec.knowledge.overlap import informed_users
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
@@ -93,14 +94,82 @@ def extend(
     copied with the ids of the newer split; an item that did not exist then is simply not in it. All others are asked.
     Answers and item vectors go on; query vectors, states of layers, attention and gradients do not.
 
+    Of a user with a validation or test event of `new` that was a train event of `old` (under leave-last-out: two events
+    then, three now) nothing is copied, for the old teacher knows the label. A teacher of `new`, known by its
+    `split_digest`, is asked instead; of any other one the decisions of such users get an empty answer of trust 0, which
+    teaches nothing. `manifest["teacher"]` counts them as `left_out`.
+
     Args:
         store: of `old`, with a response by event.
         teacher: who answers for the new decisions: trained on `old` (see `Elder`), or on `new`.
         content: float32 [I, C] of the items of `new`, kept as in `extract`.
     Raises:
-        KnowledgeError: a store of another split, one that is kept by user (that is extracted again in no time), or a
-            teacher that scores neither the items of the old split nor those of the new.
+        KnowledgeError: a store of another split, one that is kept by user (that is extracted again in no time), a
+            teacher that scores neither the items of the old split nor those of the new, or a new split that holds back
+            too much of what the old one trained on (see `overlap.informed_users`).
     """
+    moved, signal = _moved(store, old, new), store.signals["response"]
+    informed = informed_users(old, new)
+    asked = _in_new_ids(teacher, store, old, new)
+    mute = informed & (getattr(teacher, "split_digest", None) != new.digest)
+    temperature = float(store.manifest["identity"].get("temperature", 1.0))
+    identity = {"dataset_digest": new.dataset.digest, "split_digest": new.digest, "extends": store.digest,
+                "teacher_digest": getattr(asked, "digest", None) or secrets.token_hex(16), "top_k": signal.width,
+                "temperature": temperature,
+                "content": None if content is None else digest_arrays(np.ascontiguousarray(content))}
+    if informed.any():
+        identity["informed"] = digest_arrays(informed, mute)
+    if (folder / "manifest.json").exists():
+        found = KnowledgeStore(folder, new)
+        if found.manifest["identity"] == identity:
+            return found, int(found.manifest["teacher"].get("copied", 0))
+        (folder / "manifest.json").unlink()
+    keys, users, start, stop = decisions(new)
+    then_keys, then_users, then_start, then_stop = decisions(old)
+    place = _match(_histories(new, users, start, stop), _histories(old, then_users, then_start, then_stop))
+    told = store.told()[store.rows("response", then_keys)]
+    kept = (place >= 0) & ~informed[users] & told[place]  # what was left out before is asked now
+    copied, out = np.flatnonzero(kept), np.flatnonzero(mute[users])
+    writer = StoreWriter(folder, identity)
+    small = np.uint16 if new.n_items <= 65_536 else np.int32
+    arrays = store.arrays("response")
+    rows = store.rows("response", then_keys[place[copied]])
+
+    def write(part: int, some: np.ndarray, ids: np.ndarray, logits: np.ndarray) -> None:
+        trust = {"trust": np.full(len(some), part >= 0, dtype=np.float16)} if len(out) else {}
+        writer.write("response", part if part >= 0 else parts + 1, {
+            "keys": keys[some], "ids": ids.astype(small), "logits": logits.astype(np.float16), **trust})
+
+    fresh = np.flatnonzero(~kept & ~mute[users])
+    order = fresh[np.lexsort((stop[fresh], users[fresh]))]
+    parts = -(-len(order) // _ROWS)
+    if len(copied) and not writer.has("response", 0):
+        write(0, copied, moved[arrays["ids"][rows].astype(np.int64)], np.asarray(arrays["logits"][rows]))
+    if len(out):  # an even list of any items, for the losses to be finite; its trust is 0
+        blank = np.broadcast_to(np.arange(signal.width), (len(out), signal.width))
+        write(-1, out, blank, np.full(blank.shape, -np.log(new.n_items)))
+    with track(parts, "extending knowledge") as progress:
+        for part in range(parts):
+            some = order[part * _ROWS : (part + 1) * _ROWS]
+            if not writer.has("response", part + 1):
+                write(part + 1, some, *respond(asked, new, users[some], start[some], stop[some], signal.width,
+                                               temperature))
+            progress.advance(1)
+    signals = {"response": Signal("response", "response", "event", space=signal.space, teacher=teacher.name,
+                                  width=signal.width)}
+    for name, table in (("item_vectors", item_vectors_of(asked)), ("content", content)):
+        if table is not None:
+            signals[name] = Signal(name, "vector", "item", teacher=teacher.name, width=table.shape[1])
+            writer.write(name, 0, {"keys": np.arange(len(table), dtype=np.int64),
+                                   "values": np.asarray(table, dtype=np.float32)})
+    writer.finish(signals,
+                  {"name": teacher.name, "parameters": teacher.parameters, "copied": len(copied),
+                   "asked": len(fresh), "left_out": len(out), "left_out_users": int(mute.sum())})
+    return KnowledgeStore(folder, new), len(copied)
+
+
+def _moved(store: KnowledgeStore, old: Split, new: Split) -> np.ndarray:
+    """int64 [I of old]: the new id of each item; raises KnowledgeError for what cannot be extended."""
     if store.manifest["split_digest"] != old.digest:
         raise KnowledgeError(problem(f"the store {store.folder} is of another split than the one it is extended from",
                                      f"split {store.manifest['split_digest'][:12]}", "give the split it was made from"))
@@ -112,51 +181,7 @@ def extend(
     if (moved < 0).any():
         raise KnowledgeError(problem(f"{int((moved < 0).sum())} items of the old data are not in the new",
                                      "the old items and perhaps more", "keep the item table, or extract anew"))
-    asked = _in_new_ids(teacher, store, old, new)
-    temperature = float(store.manifest["identity"].get("temperature", 1.0))
-    identity = {"dataset_digest": new.dataset.digest, "split_digest": new.digest, "extends": store.digest,
-                "teacher_digest": getattr(asked, "digest", None) or secrets.token_hex(16), "top_k": signal.width,
-                "temperature": temperature,
-                "content": None if content is None else digest_arrays(np.ascontiguousarray(content))}
-    if (folder / "manifest.json").exists():
-        found = KnowledgeStore(folder, new)
-        if found.manifest["identity"] == identity:
-            return found, int(found.manifest["teacher"].get("copied", 0))
-        (folder / "manifest.json").unlink()
-    keys, users, start, stop = decisions(new)
-    then_keys, then_users, then_start, then_stop = decisions(old)
-    place = _match(_histories(new, users, start, stop), _histories(old, then_users, then_start, then_stop))
-    copied = np.flatnonzero(place >= 0)
-    writer = StoreWriter(folder, identity)
-    small = np.uint16 if new.n_items <= 65_536 else np.int32
-    arrays = store.arrays("response")
-    rows = store.rows("response", then_keys[place[copied]])
-    if len(copied) and not writer.has("response", 0):
-        ids = moved[arrays["ids"][rows].astype(np.int64)].astype(small)
-        writer.write("response", 0, {"keys": keys[copied], "ids": ids, "logits": np.asarray(arrays["logits"][rows])})
-    fresh = np.flatnonzero(place < 0)
-    order = fresh[np.lexsort((stop[fresh], users[fresh]))]
-    parts = -(-len(order) // _ROWS)
-    with track(parts, "extending knowledge") as progress:
-        for part in range(parts):
-            some = order[part * _ROWS : (part + 1) * _ROWS]
-            if not writer.has("response", part + 1):
-                ids, logits = respond(asked, new, users[some], start[some], stop[some], signal.width,
-                                      temperature)
-                writer.write("response", part + 1, {"keys": keys[some], "ids": ids.astype(small),
-                                                    "logits": logits.astype(np.float16)})
-            progress.advance(1)
-    signals = {"response": Signal("response", "response", "event", space=signal.space, teacher=teacher.name,
-                                  width=signal.width)}
-    for name, table in (("item_vectors", item_vectors_of(asked)), ("content", content)):
-        if table is not None:
-            signals[name] = Signal(name, "vector", "item", teacher=teacher.name, width=table.shape[1])
-            writer.write(name, 0, {"keys": np.arange(len(table), dtype=np.int64),
-                                   "values": np.asarray(table, dtype=np.float32)})
-    writer.finish(signals,
-                  {"name": teacher.name, "parameters": teacher.parameters, "copied": len(copied),
-                   "asked": len(fresh)})
-    return KnowledgeStore(folder, new), len(copied)
+    return moved
 
 
 def _in_new_ids(teacher: Any, store: KnowledgeStore, old: Split, new: Split) -> Ranker:

@@ -99,6 +99,8 @@ class KnowledgeStore:
             logits = arrays["logits"][rows].astype(np.float32)
             out[name] = logits
             out[f"{name}.ids"] = arrays["ids"][rows].astype(np.int32)
+            if "trust" in arrays:
+                out[f"{name}.trust"] = arrays["trust"][rows].astype(np.float32)
             if signal.space == "logit":
                 out[f"{name}.mass"] = np.exp(logits).sum(1).clip(max=1.0)
         return out
@@ -140,6 +142,11 @@ class KnowledgeStore:
                 "the decisions of the split it was extracted from", "open the store with the split you train on",
             ))
         return rows
+
+    def told(self) -> np.ndarray:
+        """bool [N]: of which decisions the response says anything; False where it was left out (see `extend`)."""
+        arrays = self._arrays["response"]
+        return np.asarray(arrays["trust"] > 0) if "trust" in arrays else np.ones(len(arrays["keys"]), dtype=bool)
 
     def users_of(self, keys: np.ndarray) -> np.ndarray:
         """The user of each decision, for knowledge that is kept per user."""

@@ -62,7 +62,9 @@ def agreement(store: KnowledgeStore, split: Split) -> np.ndarray:
     users = _users_of(keys, store, split)
     labeled = _labeled(keys, store, split)
     out = np.zeros(len(keys), dtype=np.float32)
-    parts = (np.flatnonzero(labeled), _gain, "the true item"), (np.flatnonzero(~labeled), _held, "a train item")
+    told = store.told()
+    parts = (np.flatnonzero(labeled & told), _gain, "the true item"), \
+        (np.flatnonzero(~labeled & told), _held, "a train item")
     for part, measure, what in parts:
         if len(part):
             own = measure(store, part, part, users[part], split)
@@ -158,6 +160,7 @@ class Trusted:
                 raise RecipeError(problem(f"trust {rule!r} is unknown{nearest(rule, RULES)}", ", ".join(RULES)))
         self.store, self.rules, self.left_out, self._split = store, tuple(rules), left_out, split
         self._keys, _, _ = _response(store)
+        self._told = store.told()
         self._judged = np.ones(len(self._keys), dtype=np.float32)
         for rule in rules:
             self._judged = self._judged * RULES[rule](store, split)
@@ -176,9 +179,10 @@ class Trusted:
 
     def _weigh(self, rows: np.ndarray) -> None:
         """From what the rules say of each decision, in units of what they say of those at `rows`."""
-        read = self._judged[rows]
+        read = self._judged[rows[self._told[rows]]]
         self.mean, self.none = (float(read.mean()), float((read == 0).mean())) if len(read) else (0.0, 0.0)
         self._weights = self._judged / max(self.mean, 0.05) if self.rules else self._judged
+        self._weights = self._weights * self._told
         if self.left_out is not None:
             self._weights = self._weights * ~self.left_out[_users_of(self._keys, self.store, self._split)]
         # but for rounding all are 0: whoever learns from nothing else learns nothing
