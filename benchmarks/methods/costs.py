@@ -56,15 +56,17 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "methods")
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), help="all by default")
     parser.add_argument("--method", choices=list(METHODS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.method is not None:
         child(options)
         return
     began = time.strftime("%Y-%m-%d", time.gmtime())
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+    asked = [name for name in METHODS if name == PLAIN or name in (options.methods or METHODS)]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in asked}
     for number in range(options.rounds):
-        for name in METHODS:
+        for name in asked:
             done = subprocess.run([sys.executable, __file__, "--width", str(options.width), "--out", str(options.out),
                                    "--method", name], check=True, capture_output=True, text=True,
                                   env={**os.environ, "OMP_NUM_THREADS": "1"})
