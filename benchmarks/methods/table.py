@@ -24,11 +24,11 @@ STUDENTS = {"mf": "factorization", "sasrec": "SASRec of one layer"}
 HEAD = """# Every way to distill, on published splits
 
 Written by `python benchmarks/methods/table.py` from `benchmarks/results/methods/`. Each method gets eight trials on one
-seed, and the best of them by validation is trained on three seeds and tested once. A trial is a quarter as long as what is
-tested; those of the students without a teacher are as long, so that nobody is compared with a control that was cut short.
-"Beside alone" is the difference to the same student without a teacher, with the 95 % interval of a paired bootstrap over
-users. Tail: the least popular items that hold the last 20 % of train events. What each method computes says
-[losses.md](losses.md), what did not work [log.md](log.md).
+seed, and the best of them by validation is trained on three seeds and tested once. A trial is a quarter as long as what
+is tested; those of the students without a teacher are as long, so that nobody is compared with a control that was cut
+short. "Beside alone" is the difference to the same student without a teacher, with the 95 % interval of a paired
+bootstrap over users. Tail: the least popular items that hold the last 20 % of train events. What each method computes
+says [losses.md](losses.md), what did not work [log.md](log.md).
 """
 
 
