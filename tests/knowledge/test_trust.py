@@ -281,7 +281,14 @@ def test_rules_are_multiplied_and_a_worthless_teacher_is_not_raised_to_a_good_on
 
 @pytest.mark.parametrize("by_user", [False, True])
 def test_weights_are_one_on_the_average_of_what_is_read(by_user: bool, split: Split, tmp_path: Path) -> None:
-    store, keys = made(tmp_path, split, half, by_user=by_user), decisions(split)[0]
+    def forgets(user: int, target: int | None) -> tuple[list[int], list[float]]:
+        """Right at every label, and after the last one of half the users; by user, right about some."""
+        return (knows if target is not None or user < USERS // 2 else confuses)(user, target)
+
+    if by_user:  # who did much counts more for a student that reads all decisions
+        split = split_of([([10 * (u % KINDS) + i for i in range(2 + 6 * (u < USERS // 2))], [0], [1])
+                          for u in range(USERS)], ITEMS)
+    store, keys = made(tmp_path, split, forgets, by_user=by_user), decisions(split)[0]
     trusted = Trusted(store, split, ["agreement"])
     rule = agreement(store, split)
     for read in (keys[keys >= len(split.items)], keys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,7 @@ def extend(
             progress.advance(1)
     signals = {"response": Signal("response", "response", "event", space=signal.space, teacher=teacher.name,
                                   width=signal.width)}
-    for name, table in (("item_vectors", item_vectors_of(asked)), ("content", content)):
-        if table is not None:
-            signals[name] = Signal(name, "vector", "item", teacher=teacher.name, width=table.shape[1])
-            writer.write(name, 0, {"keys": np.arange(len(table), dtype=np.int64),
-                                   "values": np.asarray(table, dtype=np.float32)})
+    signals |= _vectors(writer, {"item_vectors": item_vectors_of(asked), "content": content}, teacher.name)
     writer.finish(signals,
                   {"name": teacher.name, "parameters": teacher.parameters, "copied": len(copied),
                    "asked": len(fresh), "left_out": len(out), "left_out_users": int(mute.sum())})
@@ -182,6 +179,17 @@ def _moved(store: KnowledgeStore, old: Split, new: Split) -> np.ndarray:
         raise KnowledgeError(problem(f"{int((moved < 0).sum())} items of the old data are not in the new",
                                      "the old items and perhaps more", "keep the item table, or extract anew"))
     return moved
+
+
+def _vectors(writer: StoreWriter, tables: Mapping[str, np.ndarray | None], teacher: str) -> dict[str, Signal]:
+    """Write what is known of each item; the signals of what there was."""
+    signals = {}
+    for name, table in tables.items():
+        if table is not None:
+            signals[name] = Signal(name, "vector", "item", teacher=teacher, width=table.shape[1])
+            writer.write(name, 0, {"keys": np.arange(len(table), dtype=np.int64),
+                                   "values": np.asarray(table, dtype=np.float32)})
+    return signals
 
 
 def _in_new_ids(teacher: Any, store: KnowledgeStore, old: Split, new: Split) -> Ranker:
