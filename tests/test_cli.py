@@ -256,8 +256,8 @@ def test_methods_names_every_rule_and_start_with_its_meaning_and_what_it_needs(
             rows.setdefault((cells[0], cells[1]), cells[2:])
     (weightings,) = (get_args(one) for one in get_args(TrainSettings.model_fields["weighting"].annotation))
     wanted = {
-        "student.trust": list(RULES), "train.weighting": weightings,
-        "train.teacher": [n for n in get_args(TrainSettings.model_fields["teacher"].annotation) if n != "store"],
+        "student.trust": list(RULES), "student.train.weighting": weightings,
+        "student.train.teacher": [n for n in get_args(TrainSettings.model_fields["teacher"].annotation) if n != "store"],
         "knowledge.weights": get_args(KnowledgeSettings.model_fields["weights"].annotation),
         "student.start": [n for n in get_args(StudentSection.model_fields["start"].annotation)
                           if n not in ("none", "importance")],

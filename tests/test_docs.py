@@ -146,7 +146,8 @@ def test_every_teacher_from_outside_and_every_setting_of_trees_is_documented() -
 
 
 def test_every_training_setting_is_documented_with_its_default() -> None:
-    real = {f"train.{key}": value for key, value in recipe_defaults(TrainSettings)}
+    of_students = {"balance", "decay", "experts", "teacher", "temperature", "weighting"}
+    real = {f"{'student.' * (key in of_students)}train.{key}": value for key, value in recipe_defaults(TrainSettings)}
     assert_same(documented(ROOT / "docs" / "recipe.md", "Training"), real)
 
 
@@ -198,6 +199,13 @@ def test_every_requirement_stands_once_in_the_table_of_features_with_a_state() -
     assert {row[2] for row in rows} <= {"works", "part", "planned"}
     assert not [row[0] for row in rows if row[2] != "planned" and not row[3]]
     assert not [row[0] for row in rows if row[2] == "part" and "Missing: " not in row[3]]
+
+
+def test_no_page_names_a_key_of_students_that_a_recipe_does_not_have() -> None:
+    bare = re.compile(r"(?<![\w.])train\.(teacher|balance|weighting|experts|decay|temperature)\b")
+    for page in PAGES:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if bare.search(line)], page.name
 
 
 def anchors(page: Path) -> set[str]:

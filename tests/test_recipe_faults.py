@@ -80,6 +80,7 @@ def test_faults_of_schema_tables_and_constructors_come_together() -> None:
         ("tune: {student: [{drop: 0.1}], control: [{epochs: x}]}", "tune.control.0.epochs: 'x'"),
         ("data: {path: a, shop: {}}", "data: both path and shop"),
         ("1: 2", "line 3: 1: unknown key"),
+        ("train: {epochs: 3}", "train: unknown key, write student.train, control.train or teacher.train\n"),
         ("data: {path: &here [*here]}", "*here is a YAML alias"),
         ("data: !!python/name:os.system x", "this is not YAML"),
         ("data: " + "[" * 600 + "]" * 600, "nested too deeply"),
@@ -94,6 +95,7 @@ def test_one_fault(text: str, seen: str) -> None:
     [
         ("student.train.epochs=0", "student.train.epochs: 0\n  expected: greater than or equal to 1"),
         ("name.first=x", "'name' is no section"),
+        ("train.teacher=peer", "train: unknown key, write student.train, control.train or teacher.train\n"),
         ("seeds=[1", "the value is not YAML"),
     ],
 )
@@ -216,7 +218,7 @@ def test_layers_of_the_teacher_must_fit_the_student() -> None:
     assert "equal inner width and feedforward" in message
     assert "teacher layer 1 has 2 heads, the student's has 4" in faults(text, "student.settings.heads=4")
     assert "GRU4Rec has no layers to copy" in faults(text, "student.model=gru4rec")
-    assert "teacher layers" in faults(text, "student.settings.layers=5")
+    assert "more than the 2 of its teacher" in faults(text, "student.settings.layers=5")
     assert "there are 2 copies" in faults(text, "teacher.copies=2")
     assert "of the model 'file'" in faults(text, "teacher={model: file, path: scores.parquet}")
     trial = "tune={student: [{}, {hidden: 16}], control: [{}, {}]}"

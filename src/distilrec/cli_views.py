@@ -100,15 +100,15 @@ def _ways() -> Iterator[tuple[str, str, str, str]]:
 
     for name, rule in RULES.items():
         yield "student.trust", name, f"{rule.__module__}:{rule.__name__}", "response"
-    yield "train.weighting", "consistency", "distilrec.training.weighting:consistency", "response"
-    yield "train.weighting", "curriculum", "distilrec.training.weighting:self_paced", "any of the soft losses"
+    yield "student.train.weighting", "consistency", "distilrec.training.weighting:consistency", "response"
+    yield "student.train.weighting", "curriculum", "distilrec.training.weighting:self_paced", "any of the soft losses"
     yield "student", "own_temperature", "distilrec.knowledge.trust:own_temperature", "response"
     yield "student", "audit", "distilrec.training.audit:audit", "a validation part"
     yield "knowledge.weights", "mean", "distilrec.teachers.ensemble:Ensemble", "several teachers"
     for name in ("equal", "agreement"):
         yield "knowledge.weights", name, "distilrec.knowledge.blend:blend", "several teachers"
-    yield "train.teacher", "average", "distilrec.training.live:follow", "no store"
-    yield "train.teacher", "peer", "distilrec.training.live", "no store"
+    yield "student.train.teacher", "average", "distilrec.training.live:follow", "no store"
+    yield "student.train.teacher", "peer", "distilrec.training.live", "no store"
     yield "student", "generations", "distilrec.api_generations:born_again", "as its losses"
     yield "student.start", "teacher", "distilrec.models.items:ItemTable.set_vectors", "item vectors of the teacher"
     yield "student.start", "text", "distilrec.models.items:ItemTable.set_vectors", "item texts"

@@ -232,7 +232,9 @@ def _faults_of(error: ValidationError, document: dict[str, Any]) -> dict[Place, 
 
 
 def _elsewhere(place: Place) -> str:
-    """Where a setting belongs that was written into the section of a model itself."""
+    """Where a setting belongs that was written into the section of a model itself, or outside all of them."""
+    if place == ("train",):
+        return ", write student.train, control.train or teacher.train"
     from distilrec.models import MODELS, model_settings  # in the face of a fault only: this loads torch
 
     if len(place) != 2 or place[0] not in ("teacher", "student", "control"):
