@@ -294,3 +294,9 @@ def test_recipes_that_cannot_be_run(text: str, told: str) -> None:
 ])
 def test_recipes_that_can(text: str) -> None:
     assert parse_recipe("name: x\n" + text).name == "x"
+
+
+def test_a_store_of_other_data_is_refused_even_where_its_shape_fits(store: KnowledgeStore) -> None:
+    other = walk_split(users=30, items=20, seed=1)
+    with pytest.raises(KnowledgeError, match="was made from another data set"):
+        dr.distill("sasrec", other, store, **SMALL)

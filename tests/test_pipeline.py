@@ -232,3 +232,12 @@ def test_a_killed_run_ends_with_the_same_weights(finished: Path, tmp_path: Path)
     for role in ("student", "control"):
         place = Path("students") / "seed-0" / role / "model.safetensors"
         assert (tmp_path / "out" / place).read_bytes() == (finished / place).read_bytes()
+
+
+def test_a_refused_stage_leaves_the_recipe_of_what_lies_there(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = (out / "recipe.yaml").read_text(encoding="utf-8")
+    with pytest.raises(KnowledgeError, match="attention"):
+        pipeline.run_stage("distill", recipe_of("student.losses={attention_transfer: 1.0}"), out, say=lambda line: None)
+    assert (out / "recipe.yaml").read_text(encoding="utf-8") == before

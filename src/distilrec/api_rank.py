@@ -43,6 +43,7 @@ def distill_on_events(
         RecipeError, KnowledgeError: what is asked for is unknown, or the store does not hold it.
     """
     _check(name, start, control, audit, generations, interpolation, chosen)
+    store.check(split)
     if content is None:
         content = store.vectors("content")
     target = None if folder is None else Path(folder)

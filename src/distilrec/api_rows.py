@@ -157,6 +157,7 @@ def distill_on_rows(
     chosen = metric or default_metric(split)
     read = list(features) if features is not None else served_features(split)
     terms = dict(losses or soft_losses(split))
+    knowledge.check(split)
     check_row_terms(terms, split.heads, knowledge)
     known = row_model_settings(name)
     model, training = divide(name, {**settings, **(student_settings or {})}, known, seed=seed)

@@ -72,10 +72,11 @@ def run_stage(name: str, recipe: Recipe, out: Path, *, say: Say = print) -> Any:
     out = Path(out)
     with lock(out):
         split = None if name == "prepare" else _load(recipe, out / "data")
-        dump_recipe(recipe, out / "recipe.yaml")
-        if split is None:
-            return stage_prepare(recipe, out, say=say)
-        return _staged(name, recipe, out, split, say)
+        if not (out / "recipe.yaml").exists():
+            dump_recipe(recipe, out / "recipe.yaml")
+        done = stage_prepare(recipe, out, say=say) if split is None else _staged(name, recipe, out, split, say)
+        dump_recipe(recipe, out / "recipe.yaml")  # a refused stage leaves the recipe of what lies here
+        return done
 
 
 def _staged(name: str, recipe: Recipe, out: Path, split: AnySplit, say: Say) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from core_world import checkerboard, split_of, walk_split
 from distilrec import numerics
-from distilrec.errors import KnowledgeError
+from distilrec.errors import KnowledgeError, RecipeError
 from distilrec.knowledge import blend as blending
 from distilrec.knowledge.blend import blend
 from distilrec.knowledge.extract import decisions, extract
@@ -236,3 +236,8 @@ def test_another_split_one_store_and_a_store_without_answers_are_refused(tmp_pat
     with pytest.raises(KnowledgeError, match="holds no answers"):
         blend([one, KnowledgeStore(tmp_path / "v", TINY)], TINY, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_unknown_weights_are_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="weights 'agree', did you mean 'agreement'"):
+        blend([], None, tmp_path, weights="agree")  # type: ignore[arg-type]

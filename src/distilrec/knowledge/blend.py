@@ -9,14 +9,15 @@ from typing import Literal
 import numpy as np
 
 from distilrec import numerics
-from distilrec.errors import KnowledgeError, problem
+from distilrec.errors import KnowledgeError, RecipeError, nearest, problem
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.knowledge.trust import RULED_OUT, agreement
 from distilrec.progress import track
 from distilrec.types import Signal, Split
 
-__all__ = ["blend"]
+__all__ = ["WEIGHTS", "blend"]
 
+WEIGHTS = ("equal", "agreement")
 _GROUPS = 4  # of items, by popularity
 _FLOOR = 0.05  # of a weight: no teacher is silenced as a whole
 _SAMPLE = 4096  # decisions whose median entropy tells how sharp a teacher is
@@ -40,12 +41,15 @@ def blend(
             its lists. Validation and test are not read.
         top_k: kept of the mixture; by default, and at most, as many as the longest list.
     Raises:
-        KnowledgeError: fewer than two stores, stores of different splits, or one without answers.
+        KnowledgeError: fewer than two stores, stores of different splits, or one without answers. RecipeError: other
+            weights.
 
     Source: several teachers weighed for every example: Zhang et al., "Confidence-Aware Multi-Teacher Knowledge
     Distillation", ICASSP 2022; unlike recommenders into one: Kang et al., "Distillation from Heterogeneous Models for
     Top-K Recommendation" (HetComp), WWW 2023.
     """
+    if weights not in WEIGHTS:
+        raise RecipeError(problem(f"weights {weights!r}{nearest(str(weights), WEIGHTS)}", " | ".join(WEIGHTS)))
     if len(stores) < 2:
         raise KnowledgeError(problem(f"{len(stores)} stores to blend", "two or more"))
     for store in stores:

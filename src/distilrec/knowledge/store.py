@@ -53,13 +53,8 @@ class KnowledgeStore:
 
     def _open(self, split: Split | RowSplit | None, verify: bool) -> None:
         self.manifest = _read_manifest(self.folder)
-        if split is not None and self.manifest["split_digest"] != split.digest:
-            same = isinstance(split, Split) and self.manifest["dataset_digest"] == split.dataset.digest
-            raise KnowledgeError(problem(
-                f"the store {self.folder} was made from another {'split of this data set' if same else 'data set'} "
-                f"(split {self.manifest['split_digest'][:12]})",
-                f"split {split.digest[:12]}", "run `distilrec extract` on this split",
-            ))
+        if split is not None:
+            self.check(split)
         self._signals = {name: Signal(**entry["signal"]) for name, entry in self.manifest["signals"].items()}
         self._split = split if isinstance(split, Split) else None
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
@@ -75,6 +70,17 @@ class KnowledgeStore:
     @property
     def signals(self) -> Mapping[str, Signal]:
         return self._signals
+
+    def check(self, split: Split | RowSplit) -> None:
+        """Raises KnowledgeError unless this is the split that the store was made from."""
+        if self.manifest["split_digest"] != split.digest:
+            same = isinstance(split, Split) and self.manifest["dataset_digest"] == split.dataset.digest
+            raise KnowledgeError(problem(
+                f"the store {self.folder} was made from another {'split of this data set' if same else 'data set'} "
+                f"(split {self.manifest['split_digest'][:12]})",
+                f"split {split.digest[:12]}",
+                "run `distilrec extract` on this split; `dr.extend` carries a store over to a log that has grown",
+            ))
 
     @property
     def digest(self) -> str:
