@@ -17,7 +17,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "methods"
 PAGE = ROOT / "docs" / "methods.md"
 NAMES = {
     "citeulike": "CiteULike, split of Topology Distillation (KDD 2021)",
-    "citeulike-sampled": "CiteULike, split of DE-RRD (CIKM 2020)",
+    "citeulike-sampled": "CiteULike, split of DE-RRD (CIKM 2020), one target a user",
     "scientific": "Amazon Scientific, the last event of each user",
 }
 STUDENTS = {"mf": "factorization", "sasrec": "SASRec of one layer"}
