@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import factorizations
 import numpy as np
+import sequences
 
 from distilrec.files import read_json
 
@@ -20,6 +22,7 @@ NAMES = {
     "citeulike-sampled": "CiteULike, split of DE-RRD (CIKM 2020), one target a user",
     "scientific": "Amazon Scientific, the last event of each user",
 }
+TRIALS = {"mf": factorizations.METHODS, "sasrec": sequences.METHODS}
 STUDENTS = {"mf": "factorization", "sasrec": "SASRec of one layer"}
 HEAD = """# Every way to distill, on published splits
 
@@ -63,6 +66,9 @@ def _methods(one: dict[str, Any]) -> str:
             f"{np.std(row['test'], ddof=1):.4f}", _beside(row, "all"), f"{np.mean(row['tail']):.4f}",
             _beside(row, "tail"),
         ]) + " |")
+    waiting = [name for name in TRIALS[one["student"]] if name not in {row["method"] for row in rows}]
+    if waiting:
+        lines += ["", f"Not measured here yet: {'; '.join(waiting)}."]
     return "\n".join([*lines, ""])
 
 
@@ -87,7 +93,7 @@ def _costs(one: dict[str, Any]) -> str:
 
 def _wrong(one: dict[str, Any]) -> str:
     lines = ["## A teacher that is wrong", "",
-             f"Recall@50 on CiteULike; some users' soft labels are those of other users. `{one['command']}`, "
+             f"Recall@50 on CiteULike; the lists of some users are shuffled, random, or those of one another. `{one['command']}`, "
              f"{one['date']}, commit {one['commit']}.", "",
              "| the teacher's answers | believed | student | control | difference | lower end, relative |",
              "| --- | --- | ---: | ---: | --- | ---: |"]
