@@ -93,8 +93,8 @@ def _costs(one: dict[str, Any]) -> str:
 
 def _wrong(one: dict[str, Any]) -> str:
     lines = ["## A teacher that is wrong", "",
-             f"Recall@50 on CiteULike; the lists of some users are shuffled, random, or those of one another. `{one['command']}`, "
-             f"{one['date']}, commit {one['commit']}.", "",
+             f"Recall@50 on CiteULike; the lists of some users are shuffled, random, or those of one another. "
+             f"`{one['command']}`, {one['date']}, commit {one['commit']}.", "",
              "| the teacher's answers | believed | student | control | difference | lower end, relative |",
              "| --- | --- | ---: | ---: | --- | ---: |"]
     for row in one["rows"]:
