@@ -236,42 +236,11 @@ def test_methods_names_all_of_them_without_torch() -> None:
     code, text, _ = call("methods")
     assert code == 0
     assert all(name in text for name in [*LOSSES, *MODELS, *BASELINES, *TEACHERS])
-
-
-def test_methods_names_every_rule_and_start_with_its_meaning_and_what_it_needs(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from typing import get_args
-
-    from distilrec.knowledge.trust import RULES
-    from distilrec.losses import HARD, SOFT
-    from distilrec.recipe import KnowledgeSettings, StudentSection
-    from distilrec.training.settings import TrainSettings
-
-    monkeypatch.setenv("COLUMNS", "250")
-    rows = {}
-    for line in call("methods")[1].splitlines():
-        cells = [cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")]
-        if len(cells) == 4 and cells[0]:
-            rows.setdefault((cells[0], cells[1]), cells[2:])
-    (weightings,) = (get_args(one) for one in get_args(TrainSettings.model_fields["weighting"].annotation))
-    wanted = {
-        "student.trust": list(RULES), "student.train.weighting": weightings,
-        "student.train.teacher": [n for n in get_args(TrainSettings.model_fields["teacher"].annotation) if n != "store"],
-        "knowledge.weights": get_args(KnowledgeSettings.model_fields["weights"].annotation),
-        "student.start": [n for n in get_args(StudentSection.model_fields["start"].annotation)
-                          if n not in ("none", "importance")],
-        "student": ["own_temperature", "audit", "generations", "interpolation"], "student.layers": ["teacher"],
-        "loss on labels": list(HARD), "loss on knowledge": list(SOFT),
-    }
-    for key, names in wanted.items():
-        for name in names:
-            meaning, needs = rows[key, name]
-            assert len(meaning) > 20, (key, name)
-            assert needs, (key, name)
-    assert all(rows["loss on knowledge", name][1] == signal for name, signal in SOFT.items())
-    assert rows["student.trust", "confidence"][0].startswith("1 - H(p) / log K")
-    assert rows["student.start", "teacher"][0].startswith("Start the id table from [I, C] vectors")
+    (line,) = call("methods", "topology")[1].splitlines()[:-1]
+    assert line.startswith("rank\tloss on knowledge\tfull_topology\tMean over")
+    code, _, error = call("methods", "topologie")
+    assert code == 2
+    assert "no method has 'topologie' in its name" in error
 
 
 def test_inspect_refuses_what_it_does_not_know(tmp_path: Path) -> None:

@@ -229,11 +229,13 @@ def compare(
 
 
 @app.command()
-def methods() -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only those whose name contains this.")] = None,
+) -> None:
     """The models, teachers, losses, rules and starts that a recipe can name."""
-    from distilrec.cli_views import print_methods
+    from distilrec.cli_methods import print_methods
 
-    print_methods()
+    print_methods(name)
 
 
 @recipes_app.command("ls")

@@ -1,10 +1,8 @@
-"""What the command line prints besides reports: plans, next steps, methods, guessed recipes."""
+"""What the command line prints besides reports: plans, next steps, guessed recipes."""
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,7 @@ from rich.table import Table
 from distilrec.models import BASELINES
 from distilrec.recipe import ModelSection, Recipe
 
-__all__ = [
-    "first_sentence", "pairs", "print_methods", "print_next", "print_plan", "recipe_text", "row_recipe_text",
-]
+__all__ = ["pairs", "print_next", "print_plan", "recipe_text", "row_recipe_text"]
 
 
 def pairs(title: str, rows: Mapping[str, Any]) -> Table:
@@ -63,81 +59,6 @@ def print_next(recipe: Recipe, out: Path, console: Console | None = None) -> Non
     for line in (f"distilrec serve {out / 'bundle'}",
                  f"distilrec {offline[0]} {out / 'bundle'} {offline[1]} FILE --out FILE", f"distilrec inspect {out}"):
         console.print(f"  {escape(line)}", soft_wrap=True)
-
-
-def print_methods(console: Console | None = None) -> None:
-    """Models, teachers, losses, rules and starts with the first sentence of their documentation and the knowledge that
-    they need. Loads no torch."""
-    from distilrec.losses import HARD, LOSSES, ROW_HARD, ROW_LOSSES, SOFT
-    from distilrec.models import BASELINES, MODELS, ROW_BASELINES, ROW_MODELS
-    from distilrec.teachers import ROW_TEACHERS, TEACHERS
-
-    halves = {
-        "rank": (MODELS, BASELINES, TEACHERS, LOSSES, {**SOFT, **dict.fromkeys(HARD, "labels")}),
-        "predict, tag": (ROW_MODELS, ROW_BASELINES, ROW_TEACHERS, ROW_LOSSES, dict.fromkeys(ROW_HARD, "labels")),
-    }
-    for task, (models, baselines, teachers, losses, needs) in halves.items():
-        table = Table(title=f"task: {task}", title_justify="left")
-        for name in ("kind", "name", "what it is", "needs"):
-            table.add_column(name, no_wrap=name in ("kind", "name"))
-        for kind, entries in (("model", models), ("baseline", baselines), ("teacher", teachers)):
-            for name, place in entries.items():
-                table.add_row(kind, name, escape(first_sentence(place)))
-            table.add_section()
-        for name, place in losses.items():
-            need = needs.get(name, "hidden" if name == "hint" else "response")
-            table.add_row("loss on labels" if need == "labels" else "loss on knowledge", name,
-                          escape(first_sentence(place)), need)
-        table.add_section()
-        for key, name, place, need in _ways() if task == "rank" else _ways_of_rows():
-            table.add_row(key, name, escape(first_sentence(place)), need)
-        (console or Console()).print(table)
-
-
-def _ways() -> Iterator[tuple[str, str, str, str]]:
-    """(the key in a recipe, its value or the key within its section, where it is documented, what it needs)."""
-    from distilrec.knowledge.trust import RULES
-
-    for name, rule in RULES.items():
-        yield "student.trust", name, f"{rule.__module__}:{rule.__name__}", "response"
-    yield "student.train.weighting", "consistency", "distilrec.training.weighting:consistency", "response"
-    yield "student.train.weighting", "curriculum", "distilrec.training.weighting:self_paced", "any of the soft losses"
-    yield "student", "own_temperature", "distilrec.knowledge.trust:own_temperature", "response"
-    yield "student", "audit", "distilrec.training.audit:audit", "a validation part"
-    yield "knowledge.weights", "mean", "distilrec.teachers.ensemble:Ensemble", "several teachers"
-    for name in ("equal", "agreement"):
-        yield "knowledge.weights", name, "distilrec.knowledge.blend:blend", "several teachers"
-    yield "student.train.teacher", "average", "distilrec.training.live:follow", "no store"
-    yield "student.train.teacher", "peer", "distilrec.training.live", "no store"
-    yield "student", "generations", "distilrec.api_generations:born_again", "as its losses"
-    yield "student.start", "teacher", "distilrec.models.items:ItemTable.set_vectors", "item vectors of the teacher"
-    yield "student.start", "text", "distilrec.models.items:ItemTable.set_vectors", "item texts"
-    yield "student.layers", "teacher", "distilrec.training.transfer:copy_layers", "a teacher trained here"
-    yield "student", "interpolation", "distilrec.training.transfer:interpolate", "item vectors of the teacher"
-
-
-def _ways_of_rows() -> Iterator[tuple[str, str, str, str]]:
-    """As `_ways`, for the tasks predict and tag."""
-    for name, place in (("mean", "row_ensemble:RowEnsemble"), ("learned", "row_ensemble:learn_weights"),
-                        ("agreement", "row_local:LocalEnsemble")):
-        yield "knowledge.weights", name, f"distilrec.teachers.{place}", "several teachers"
-
-
-def first_sentence(place: str) -> str:
-    """The first sentence of the docstring at "package.module:name" or "package.module:Class.method", read from the
-    source without loading it; of the module where there is no such name."""
-    module, _, name = place.partition(":")
-    found = importlib.util.find_spec(module)
-    if found is None or found.origin is None:
-        return ""
-    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    node: Any = tree
-    for part in name.split("."):
-        node = next((n for n in getattr(node, "body", ()) if isinstance(n, kinds) and n.name == part), None)
-    text = (ast.get_docstring(node) if node else None) or ast.get_docstring(tree) or ""
-    paragraph = " ".join(text.split("\n\n")[0].split())
-    return paragraph.split(". ")[0].removesuffix(".") + "."
 
 
 def recipe_text(found: Mapping[str, Any], *, name: str) -> str:
