@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from distilrec.cli_inspect import print_anything, print_comparison
+from distilrec.cli_views import print_plan
 from distilrec.evaluation.report import ModelResult, build_report, write_report
 from distilrec.recipe_yaml import dump_recipe, parse_recipe
 
@@ -116,3 +117,21 @@ def test_a_teacher_that_is_a_file_is_never_missing(out: Path) -> None:
     text = RECIPE.replace("{model: mf, copies: 2}", "{model: file, path: scores.parquet}")
     dump_recipe(parse_recipe(text), out / "recipe.yaml")
     assert stages(out)["teach"] == "nothing to do, the teacher is a file"
+
+
+@pytest.mark.parametrize(("teacher", "asked"), [
+    ("{model: als}", "for every user"), ("{model: als, settings: {fold_in: always}}", "at every train decision"),
+    ("{model: bpr}", "for every user"), ("{model: mf, copies: 2}", "for every user"),
+    ("{model: ease}", "at every train decision"), ("{members: [{model: als}, {model: sasrec}]}",
+                                                   "at every train decision"),
+    ("{model: file, path: t.parquet}", "for every user, or at every train decision where its file holds vectors"),
+])
+def test_the_plan_says_how_often_the_teacher_answers(tmp_path: Path, teacher: str, asked: str) -> None:
+    recipe = parse_recipe(f"name: x\nteacher: {teacher}\nstudent: {{start: none}}\n")
+    assert f"the teacher's top 100 {asked} │" in " ".join(shown(print_plan, recipe, tmp_path, width=200).split())
+
+
+def test_the_plan_names_what_is_measured_together(tmp_path: Path) -> None:
+    text = "name: x\nteacher: {model: sasrec}\nevaluate: {fusion: [rrf], cascade: [50]}\n"
+    plan = shown(print_plan, parse_recipe(text), tmp_path, width=200)
+    assert "item_knn; teacher and student together: fusion-rrf, cascade-50" in plan

@@ -96,6 +96,7 @@ def test_one_fault(text: str, seen: str) -> None:
         ("student.train.epochs=0", "student.train.epochs: 0\n  expected: greater than or equal to 1"),
         ("name.first=x", "'name' is no section"),
         ("train.teacher=peer", "train: unknown key, write student.train, control.train or teacher.train\n"),
+        ("student.trust=agreement", "student.trust: 'agreement'\n  expected: a list, e.g. [agreement]"),
         ("seeds=[1", "the value is not YAML"),
     ],
 )

@@ -38,7 +38,7 @@ def print_plan(recipe: Recipe, out: Path, console: Console | None = None) -> Non
         "control": f"the same without the teacher; losses {_losses(recipe.control.losses)}",
         "tuning": f"{trials} trials each for student and control" if trials else "none",
         "measured": f"{recipe.evaluate.metric}{_over(recipe)}, beside "
-                    f"{', '.join(recipe.evaluate.baselines) or 'no baseline'}",
+                    f"{', '.join(recipe.evaluate.baselines) or 'no baseline'}{_together(recipe)}",
         "seeds": ", ".join(map(str, recipe.seeds)), "on": f"{recipe.device}, {recipe.threads} thread(s)",
         "goes to": str(out), "takes": _duration(recipe, out),
     }
@@ -138,7 +138,17 @@ def _teacher(recipe: Recipe) -> str:
 
 def _of_ranking(recipe: Recipe) -> dict[str, str]:
     return {"item texts": f"read by {recipe.text.encoder}" if recipe.text else "not read",
-            "knowledge": f"the teacher's top {recipe.knowledge.top_k} at every train decision"}
+            "knowledge": f"the teacher's top {recipe.knowledge.top_k} {_when_asked(recipe)}"}
+
+
+def _when_asked(recipe: Recipe) -> str:
+    """How often the teacher answers, by what it is; see knowledge.extract."""
+    several = recipe.teacher.members or [recipe.teacher]
+    if any(one.model == "file" for one in several):
+        return "for every user, or at every train decision where its file holds vectors"
+    once = all(one.model in ("bpr", "mf", "lightgcn") or
+               (one.model == "als" and one.settings.get("fold_in", "unknown") == "unknown") for one in several)
+    return "for every user" if once else "at every train decision"
 
 
 def _of_rows(recipe: Recipe) -> dict[str, str]:
@@ -147,6 +157,12 @@ def _of_rows(recipe: Recipe) -> dict[str, str]:
     more = f", and to {extra:g} times as many that nobody logged" if extra else ""
     return {"features": ", ".join(recipe.features), "predicts": ", ".join(recipe.labels),
             "knowledge": f"the teacher's answer to every train row{by}{more}"}
+
+
+def _together(recipe: Recipe) -> str:
+    """The rows of the report in which teacher and student answer together, by their names there."""
+    names = [*(f"fusion-{how}" for how in recipe.evaluate.fusion), *(f"cascade-{n}" for n in recipe.evaluate.cascade)]
+    return f"; teacher and student together: {', '.join(names)}" if names else ""
 
 
 def _over(recipe: Recipe) -> str:

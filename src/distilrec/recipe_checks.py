@@ -129,6 +129,8 @@ def train_faults(place: Place, given: Mapping[str, Any], base: TrainSettings) ->
 def expectation(entry: Mapping[str, Any]) -> str:
     """What pydantic expected, in its words; with the nearest of the allowed values."""
     text = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Input should have ")
+    if entry["type"] == "list_type":
+        text = "a list" + (f", e.g. [{entry['input']}]" if isinstance(entry["input"], (str, int, float)) else "")
     if entry["type"] == "literal_error":
         text += nearest(str(entry["input"]), re.findall(r"'([^']*)'", text))
     return text
