@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +155,7 @@ def extract(
 
 
 def blend(
-    stores: Sequence[KnowledgeStore], split: Split, *, weights: Literal["equal", "agreement"] = "agreement",
+    stores: Sequence[KnowledgeStore], split: Split, *, weights: str = "agreement",
     top_k: int | None = None, folder: str | Path | None = None,
 ) -> KnowledgeStore:
     """Several teachers' stores of one split as one, each weighed per user and per item; see knowledge.blend.

@@ -25,7 +25,7 @@ _SAMPLE = 4096  # decisions whose median entropy tells how sharp a teacher is
 
 def blend(
     stores: Sequence[KnowledgeStore], split: Split, folder: Path, *,
-    weights: Literal["equal", "agreement"] = "agreement", top_k: int | None = None, part_rows: int = 16_384,
+    weights: str = "agreement", top_k: int | None = None, part_rows: int = 16_384,
 ) -> KnowledgeStore:
     """Write the store of a mixture: p(i | decision) = sum over teachers m of w_m(user, i) p_m(i | decision).
 
