@@ -13,7 +13,7 @@ import numpy as np
 from distilrec.errors import KnowledgeError, problem
 from distilrec.files import digest_arrays
 from distilrec.knowledge.extract import decisions, item_vectors_of, respond
-from distilrec.knowledge.overlap import informed_users
+from distilrec.knowledge.overlap import informed_users, places
 from distilrec.knowledge.store import KnowledgeStore, StoreWriter
 from distilrec.progress import track
 from distilrec.types import Histories, Ranker, Signal, Split
@@ -31,8 +31,8 @@ class Elder:
 
     def __init__(self, teacher: Ranker, old: Split, new: Split) -> None:
         self.teacher, self.name = teacher, teacher.name
-        self._item = _places(new.dataset.item_keys, old.dataset.item_keys)  # new id -> old id or -1
-        self._user = _places(new.dataset.user_keys, old.dataset.user_keys)
+        self._item = places(new.dataset.item_keys, old.dataset.item_keys)  # new id -> old id or -1
+        self._user = places(new.dataset.user_keys, old.dataset.user_keys)
         self._known = np.flatnonzero(self._item >= 0)
         self.step_scores = None if getattr(teacher, "step_scores", None) is None or (self._item < 0).any() else \
             self._step_scores
@@ -136,9 +136,9 @@ def extend(
     arrays = store.arrays("response")
     rows = store.rows("response", then_keys[place[copied]])
 
-    def write(part: int, some: np.ndarray, ids: np.ndarray, logits: np.ndarray) -> None:
-        trust = {"trust": np.full(len(some), part >= 0, dtype=np.float16)} if len(out) else {}
-        writer.write("response", part if part >= 0 else parts + 1, {
+    def write(part: int, some: np.ndarray, ids: np.ndarray, logits: np.ndarray, believed: bool = True) -> None:
+        trust = {"trust": np.full(len(some), believed, dtype=np.float16)} if len(out) else {}
+        writer.write("response", part, {
             "keys": keys[some], "ids": ids.astype(small), "logits": logits.astype(np.float16), **trust})
 
     fresh = np.flatnonzero(~kept & ~mute[users])
@@ -148,7 +148,7 @@ def extend(
         write(0, copied, moved[arrays["ids"][rows].astype(np.int64)], np.asarray(arrays["logits"][rows]))
     if len(out):  # an even list of any items, for the losses to be finite; its trust is 0
         blank = np.broadcast_to(np.arange(signal.width), (len(out), signal.width))
-        write(-1, out, blank, np.full(blank.shape, -np.log(new.n_items)))
+        write(parts + 1, out, blank, np.full(blank.shape, -np.log(new.n_items)), believed=False)
     with track(parts, "extending knowledge") as progress:
         for part in range(parts):
             some = order[part * _ROWS : (part + 1) * _ROWS]
@@ -174,7 +174,7 @@ def _moved(store: KnowledgeStore, old: Split, new: Split) -> np.ndarray:
     if signal.key != "event":
         raise KnowledgeError(problem(f"the store {store.folder} is kept by {signal.key}", "answers by event",
                                      "run `distilrec extract` on the new data: one answer per user is quickly asked"))
-    moved = _places(old.dataset.item_keys, new.dataset.item_keys)
+    moved = places(old.dataset.item_keys, new.dataset.item_keys)
     if (moved < 0).any():
         raise KnowledgeError(problem(f"{int((moved < 0).sum())} items of the old data are not in the new",
                                      "the old items and perhaps more", "keep the item table, or extract anew"))
@@ -203,12 +203,6 @@ def _in_new_ids(teacher: Any, store: KnowledgeStore, old: Split, new: Split) -> 
     of_old = getattr(teacher, "split_digest", None) == old.digest or \
         (bool(known) and known == store.manifest["identity"].get("teacher_digest"))
     return Elder(teacher, old, new) if width != new.n_items or (old.n_items == new.n_items and of_old) else teacher
-
-
-def _places(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """int64 [len(keys)]: where each key stands among the others, -1 where it does not."""
-    table = {key: place for place, key in enumerate(others.tolist())}
-    return np.array([table.get(key, -1) for key in keys.tolist()], dtype=np.int64)
 
 
 def _histories(split: Split, users: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from distilrec.errors import KnowledgeError, problem
 from distilrec.types import Part, Split
 
-__all__ = ["informed_users"]
+__all__ = ["informed_users", "places"]
 
 _MOST = 0.1  # of the validation or the test events that an old teacher may have been trained on
 
@@ -22,11 +22,9 @@ def informed_users(old: Split, new: Split) -> np.ndarray:
         KnowledgeError: more than a tenth of the validation or of the test events were: `new` is not the
             same split of a log that has grown, and what the teacher says of anybody comes from what is to be predicted.
     """
-    item = {key: place for place, key in enumerate(new.dataset.item_keys.tolist())}
-    user = {key: place for place, key in enumerate(new.dataset.user_keys.tolist())}
     users, items, keys = old.events("train")
-    users = np.array([user.get(key, -1) for key in old.dataset.user_keys.tolist()], dtype=np.int64)[users]
-    items = np.array([item.get(key, -1) for key in old.dataset.item_keys.tolist()], dtype=np.int64)[items]
+    users = places(old.dataset.user_keys, new.dataset.user_keys)[users]
+    items = places(old.dataset.item_keys, new.dataset.item_keys)[items]
     there = (users >= 0) & (items >= 0)
     then, times = users[there] * new.n_items + items[there], old.timestamps[keys[there]]
     moments = set(zip(then.tolist(), times.tolist(), strict=True))
@@ -46,6 +44,12 @@ def informed_users(old: Split, new: Split) -> np.ndarray:
                 "split by time or leave-last-out, both times alike; or train a teacher on the new split and extract"))
         out[held[known] // new.n_items] = True
     return out
+
+
+def places(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """int64 [len(keys)]: where each key stands among the others, -1 where it does not."""
+    table = {key: place for place, key in enumerate(others.tolist())}
+    return np.array([table.get(key, -1) for key in keys.tolist()], dtype=np.int64)
 
 
 def _pairs(split: Split, part: Part) -> tuple[np.ndarray, np.ndarray]:
