@@ -81,6 +81,28 @@ def test_positives_may_be_single_scores_or_several_and_may_be_absent() -> None:
     assert by_item.item() == pytest.approx(math.log(2 / 0.5 + 3 / 3 + 6))
 
 
+def test_a_partition_is_the_plain_sum_at_any_temperature_and_so_is_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores, offset = torch.randn(4, 6, generator=generator), torch.rand(6, generator=generator)
+    left_out = torch.tensor([0, 0, 2, 3, 3, 3, 3, 3, 3]), torch.tensor([1, 4, 0, 0, 1, 2, 3, 4, 5])
+    warm = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    for temperature in (1.0, 0.3, warm):
+        t = temperature[:, None] if isinstance(temperature, torch.Tensor) else temperature
+        mine, plain = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+        positive = torch.zeros(4)
+        quick = log_partition(mine, positive, log_expected=offset, temperature=temperature, left_out=left_out)
+        powers = (plain / t - offset).exp() * torch.ones(4, 6).index_put(left_out, torch.tensor(0.0))
+        slow = (powers.sum(1) + 1).log()
+        torch.testing.assert_close(quick, slow)
+        assert quick[3].item() == pytest.approx(0.0)  # nothing of the sample counts there
+        weight = torch.arange(1.0, 5.0)
+        (quick * weight).sum().backward()
+        (slow * weight).sum().backward()
+        torch.testing.assert_close(mine.grad, plain.grad)
+    assert torch.equal(log_partition(scores), log_partition(scores, temperature=1.0))
+    torch.testing.assert_close(log_partition(scores), scores.logsumexp(1))
+
+
 @pytest.mark.parametrize("power", [0.0, 0.75])
 def test_the_sampled_sum_over_the_catalog_is_unbiased(power: float) -> None:
     """Many draws of a few negatives; the mean of exp(log-partition) is the sum over the whole catalog."""

@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["listed", "log_partition", "log_sum", "ranks"]
 
 _RULED_OUT = -50_000.0  # a store says -60,000 of items that its teacher does not know, where a list would else be short
 
 
-def log_partition(negatives: Tensor, *positives: Tensor, log_expected: Tensor | float | None = None) -> Tensor:
-    """log( sum over `positives` of exp(s) + estimate of the sum over all other items of exp(s) ): [B].
+def log_partition(
+    negatives: Tensor, *positives: Tensor, log_expected: Tensor | float | None = None,
+    temperature: float | Tensor = 1.0, left_out: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """log( sum over `positives` of exp(s / t) + estimate of the sum over all other items of exp(s / t) ): [B].
 
     Args:
-        negatives: [B, N] scores of the sampled items, -inf where one collides with a positive (filled in with
-            `masked_fill` or `index_put`, which let no gradient through: that of a row of -inf alone is NaN).
+        negatives: [B, N] scores of the sampled items. A row in which none counts adds nothing.
         positives: each [B] or [B, K], scores of items that are certainly among the candidates.
         log_expected: [N] or one number, log of the expected draws of each negative. Subtracting it makes
             the sum over the sample an unbiased estimate of the sum over the catalog (log-Q correction).
+        temperature: t, a number or [B].
+        left_out: (rows, columns) of the negatives that do not count, since they are among the positives.
 
     Source: Bengio & Senécal, AISTATS 2003; Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019.
     """
-    if isinstance(log_expected, Tensor):
-        negatives, log_expected = negatives - log_expected, None
-    sampled = negatives.logsumexp(1) - (log_expected or 0.0)
-    certain = [score if score.dim() == 1 else score.logsumexp(1) for score in positives]
-    return torch.stack([sampled, *certain]).logsumexp(0)
+    t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
+    by_item = isinstance(log_expected, Tensor)
+    sampled: Tensor = _LogSumExp.apply(  # type: ignore[assignment]
+        negatives if negatives.dtype == torch.float64 else negatives.float(), t, left_out,
+        log_expected if by_item else None)
+    if not by_item and log_expected:
+        sampled = sampled - log_expected
+    certain = [score / temperature if score.dim() == 1 else (score / t).logsumexp(1) for score in positives]
+    return torch.stack([sampled, *certain]).logsumexp(0) if certain else sampled
+
+
+class _LogSumExp(torch.autograd.Function):
+    """log sum_j exp(s_j / t - c_j) of each row, some entries left out. The exponentials of the way there are kept for
+    the way back, and all work is done in that one array: of a step over a sample of the catalog, and more so over all
+    of it, passes over [B, N] are most of the cost. A row without any entry gives -inf and no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, t: float | Tensor, left_out: tuple[Tensor, Tensor] | None,
+                offset: Tensor | None) -> Tensor:
+        powers = scores.clone() if isinstance(t, float) and t == 1.0 else scores / t
+        if offset is not None:
+            powers -= offset
+        if left_out is not None:
+            powers[left_out] = -torch.inf
+        top = powers.amax(1, keepdim=True).clamp_(min=torch.finfo(powers.dtype).min)  # finite: -inf - -inf is NaN
+        powers.sub_(top).exp_()
+        total = powers.sum(1)
+        ctx.save_for_backward(powers, total)
+        ctx.t = t
+        return total.log() + top.squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        powers, total = ctx.saved_tensors
+        share = torch.where(total > 0, grad / total, 0.0)[:, None] / ctx.t
+        return powers * share, None, None, None
 
 
 def log_sum(others: Tensor, times: Tensor | float = 1.0) -> Tensor:

@@ -37,20 +37,17 @@ def kl(
     t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
     student, teacher = student / t, teacher / t
     if mask is not None:
-        teacher = teacher.masked_fill(~mask, -torch.inf)
+        teacher = teacher.masked_fill(~mask, torch.finfo(teacher.dtype).min)  # -inf: NaN where all of a row is masked
         student = student.masked_fill(~mask, -torch.inf)
-    log_p = teacher - teacher.logsumexp(1, keepdim=True)
-    kept = student.logsumexp(1)
-    log_z = kept if log_partition is None else log_partition
+    log_p = teacher.log_softmax(1)
+    p = log_p.exp() if mask is None else log_p.exp() * mask
+    log_z = student.logsumexp(1) if log_partition is None else log_partition
     rest_term: Tensor | float = 0.0
     if mass is not None and log_partition is not None:
         held = mass.clamp(1e-6, 1 - 1e-6)
-        log_p = log_p + held.log()[:, None]
-        log_rest = torch.log1p(-torch.exp((kept - log_z).clamp(max=-1e-6)))
+        log_p, p = log_p + held.log()[:, None], p * held[:, None]
+        log_rest = torch.log1p(-torch.exp((student.logsumexp(1) - log_z).clamp(max=-1e-6)))
         rest_term = (1 - held) * (torch.log1p(-held) - log_rest)
-    # 0 * log 0 = 0: entries that the mask or a -inf logit removed contribute nothing, and no NaN gradient
-    kept_by_teacher = log_p > -torch.inf  # also False for the NaN of a row that is masked as a whole
-    p = torch.where(kept_by_teacher, log_p.exp(), 0.0)
-    log_ratio = torch.where(kept_by_teacher, log_p - student + log_z[:, None], 0.0)
-    scale = temperature**2
-    return scale * ((p * log_ratio).sum(1) + rest_term)
+    # 0 * log 0 = 0: what neither counts nor weighs adds nothing, and no NaN to the gradient
+    log_ratio = (log_p - student + log_z[:, None]).masked_fill(p == 0, 0.0)
+    return temperature**2 * ((p * log_ratio).sum(1) + rest_term)

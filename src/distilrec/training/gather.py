@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 __all__ = ["gathered_scores"]
@@ -15,36 +18,37 @@ def gathered_scores(q: Tensor, table: Tensor, ids: Tensor) -> Tensor:
     """[T, D] queries, [I, D] items, int64 [T, K] ids -> [T, K] dot products.
 
     The obvious form, a gather of [T, K, D] and a batched product, moves D times more memory than it needs in both
-    directions. On a CPU this one is eight times faster at T = 1,900, K = 100, D = 32 (75 ms against 9 ms for forward
-    and backward on one core). Elsewhere (other devices, inference) the obvious form is used.
+    directions. On a CPU this one is thirty times faster at T = 1,900, K = 100, D = 32 (75 ms against 2.3 ms for
+    forward and backward on one core). Elsewhere (other devices, inference) the obvious form is used.
     """
-    if q.device.type != "cpu" or q.dtype != torch.float32 or torch.is_inference_mode_enabled():
+    plain = q.device.type != "cpu" or {q.dtype, table.dtype} != {torch.float32}
+    if plain or torch.is_inference_mode_enabled():
         return (F.embedding(ids, table) * q[:, None]).sum(-1)
     return _GatheredScores.apply(q, table, ids)  # type: ignore[return-value]
 
 
 class _GatheredScores(torch.autograd.Function):
-    """q . E[ids] with its two gradients as weighted sums of rows (bags): by query, and by item after a sort."""
+    """q . E[ids], as the entries of a sparse matrix [T, I] of K numbers a row. What comes back is such a matrix too:
+    its product with the items is the gradient of the queries, its transposed one with the queries that of the items."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, table: Tensor, ids: Tensor) -> Tensor:
         ctx.save_for_backward(q, table, ids)
-        # The gradient of a weighted bag of rows by its weights is the wanted dot product.
-        with torch.enable_grad():
-            weights = torch.zeros(ids.shape, requires_grad=True)
-            bag = F.embedding_bag(ids, table.detach(), per_sample_weights=weights, mode="sum")
-            (scores,) = torch.autograd.grad(bag, weights, q.detach().contiguous())
-        return scores
+        with warnings.catch_warnings():  # torch says once that its sparse tensors are young
+            warnings.simplefilter("ignore", UserWarning)
+            wanted = torch.sparse_csr_tensor(_starts(ids), ids.flatten(), q.new_zeros(ids.numel()),
+                                             (len(q), len(table)), check_invariants=False)
+        return torch.sparse.sampled_addmm(wanted, q, table.T, beta=0.0).values().view(ids.shape)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         q, table, ids = ctx.saved_tensors
-        grad = grads[0].contiguous()
+        grad = grad.contiguous()
         of_q = F.embedding_bag(ids, table, per_sample_weights=grad, mode="sum")
-        flat = ids.flatten()
-        order = torch.argsort(flat, stable=True)
-        starts = torch.zeros(len(table) + 1, dtype=torch.long)
-        starts[1:] = torch.bincount(flat, minlength=len(table)).cumsum(0)
-        of_table = F.embedding_bag(order // ids.shape[1], q, starts[:-1], mode="sum",
-                                   per_sample_weights=grad.flatten()[order])
-        return of_q, of_table, None
+        matrix = csr_array((grad.numpy().ravel(), ids.numpy().ravel(), _starts(ids).numpy()), (len(q), len(table)))
+        return of_q, torch.from_numpy(matrix.T @ q.detach().numpy()), None
+
+
+def _starts(ids: Tensor) -> Tensor:
+    return torch.arange(0, ids.numel() + 1, ids.shape[1])

@@ -50,7 +50,9 @@ class Scores:
             return cls(q, table, bias, scale, targets, positive, all=everything)
         drawn = on(negatives[0])
         expected = negatives[1] if isinstance(negatives[1], float) else on(negatives[1])
-        positive, negative = (q * F.embedding(targets, table)).sum(1), q @ F.embedding(drawn, table).T
+        # looked up at once: each look-up costs a gradient as large as the table
+        of_drawn, of_targets = F.embedding(torch.cat([drawn, targets]), table).split([len(drawn), len(targets)])
+        positive, negative = (q * of_targets).sum(1), q @ of_drawn.T
         if bias is not None:
             positive, negative = positive + scale * bias[targets], negative + scale * bias[drawn]
         return cls(q, table, bias, scale, targets, positive, None, drawn, negative, expected)
@@ -67,15 +69,14 @@ class Scores:
 
     def hard(self, name: str, settings: TrainSettings) -> Tensor:
         """A plain loss of each decision: [T]."""
-        others = None if self.drawn is None else self._without(self.targets[:, None])
+        own = self.targets[:, None]
         if name == "bpr":
-            if others is None:
-                others = self._everything().scatter(1, self.targets[:, None], -torch.inf)
-            return bpr(self.positive, others)
+            return bpr(self.positive, self._everything().scatter(1, own, -torch.inf) if self.drawn is None
+                       else self._without(own))
         smoothing = settings.label_smoothing
-        mean = self._mean(others) if smoothing else None
-        log_z = self._everything().logsumexp(1) if others is None else \
-            log_partition(others, self.positive, log_expected=self.log_expected)
+        mean = self._mean(None if self.drawn is None else self._without(own)) if smoothing else None
+        log_z = log_partition(self._everything()) if self.drawn is None else log_partition(
+            self._negatives(), self.positive, log_expected=self.log_expected, left_out=self._drawn_among(own))
         return cross_entropy(self.positive, log_z, mean_score=mean, label_smoothing=smoothing)
 
     def hard_by_owner(self, name: str, settings: TrainSettings, targets: Tensor, owner: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ class Scores:
             return replace(many, targets=targets, positive=positive).hard(name, settings)
         if self.all is not None:
             positive = self.all[owner, targets]
-            return cross_entropy(positive, self.all.logsumexp(1)[owner])
+            return cross_entropy(positive, log_partition(self.all)[owner])
         positive = (self.q[owner] * F.embedding(targets, self.table)).sum(1)
         if self.bias is not None:
             positive = positive + self.scale * self.bias[targets]
@@ -114,15 +115,13 @@ class Scores:
 
     def log_partition(self, ids: Tensor, kept: Tensor, temperature: float | Tensor) -> Tensor:
         """[T]: log of the sum of exp(s / t) over the catalog, in which the items `ids` with scores `kept` are exact."""
-        t = temperature
-        column = t[:, None] if isinstance(t, Tensor) else t
         if self.all is not None:
-            return (self.all / column).logsumexp(1)
+            return log_partition(self.all, temperature=temperature)
         # The true item is exact as well: it is often the best of those that the teacher did not keep.
         known = torch.cat([ids, self.targets[:, None]], 1)
         positive = self.positive.masked_fill((ids == self.targets[:, None]).any(1), -torch.inf)
-        return log_partition(self._without(known) / column, kept / column, positive / t,
-                             log_expected=self.log_expected)
+        return log_partition(self._negatives(), kept, positive, log_expected=self.log_expected,
+                             temperature=temperature, left_out=self._drawn_among(known))
 
     def others(self, ids: Tensor) -> tuple[Tensor, Tensor | float]:
         """([T, N] scores of items that are none of `ids`, -inf where one is; for how many items each stands)."""
@@ -148,10 +147,14 @@ class Scores:
 
     def _without(self, ids: Tensor) -> Tensor:
         """Negative scores [T, N] with -inf where one of the items `ids` [T, C] was drawn: nothing counts twice."""
+        negative = self._negatives()
+        return negative.index_put(self._drawn_among(ids), negative.new_tensor(-torch.inf))
+
+    def _drawn_among(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, columns) of the negatives that are among the items `ids` [T, C] of their row."""
         places = self._places()[ids]
         row, at = (places >= 0).nonzero(as_tuple=True)
-        negative = self._negatives()
-        return negative.index_put((row, places[row, at]), negative.new_tensor(-torch.inf))
+        return row, places[row, at]
 
     def _negatives(self) -> Tensor:
         if self.negative is None:
