@@ -50,6 +50,8 @@ def page(documents: list[dict[str, Any]]) -> str:
 def _methods(one: dict[str, Any]) -> str:
     teacher = one["teacher"]
     among = "" if one["candidates"] == "full" else f" among {one['candidates']} items"
+    if (by := one.get("chosen_by", one["metric"])) != one["metric"]:
+        among += f"; validation: {_name(by).lower()} of the whole catalog, soft labels of {one['top_k']} items"
     lines = [
         f"## {NAMES[one['set']]}: {STUDENTS[one['student']]}, width {one['width']}, taught by {teacher['name']}", "",
         f"{_name(one['metric'])}{among}. Teacher: validation {teacher['valid']:.4f}, test {teacher['test']:.4f} "
