@@ -231,3 +231,46 @@ def test_classes_of_tags_are_names_or_how_many(classes: str) -> None:
     recipe = parse_recipe("name: x\ntask: tag\nfeatures: {title: text}\n"
                           f"labels: {{tags: {{column: tags, kind: tags, classes: {classes}}}}}\n")
     assert recipe.evaluate.metric == "micro_f1"
+
+
+@pytest.mark.req("C3", "C5", "C7", "C8")
+@pytest.mark.parametrize(("teacher", "student", "place", "seen", "expected"), [
+    ("model: als", "losses: {attention_transfer: 1.0}", "student.losses.attention_transfer",
+     "'attention_transfer', of which the teacher als can tell nothing", "a transformer"),
+    ("model: item_knn", "losses: {hint: 1.0}", "student.losses.hint", "the teacher item_knn", "vectors"),
+    ("{model: sasrec, copies: 2}", "losses: {hint: 1.0}", "student.losses.hint",
+     "an ensemble of 2 copies", "one teacher"),
+    ("members: [{model: sasrec}, {model: mf}]", "losses: {layer_hint: 1.0}", "student.losses.layer_hint",
+     "an ensemble of 2 teachers", "one teacher"),
+    ("{model: file, path: x.parquet}", "losses: {hint: 1.0}", "student.losses.hint",
+     "the teacher file", "trained here"),
+    ("model: sasrec", "{model: mf, losses: {attention_transfer: 1.0}}", "student.losses.attention_transfer",
+     "'attention_transfer' with the student mf", "a transformer"),
+    ("model: sasrec", "{model: gru4rec, losses: {layer_hint: 1.0}}", "student.losses.layer_hint",
+     "with the student gru4rec", "a transformer"),
+    ("model: sasrec", "{model: mf, losses: {sobolev: 1.0}}", "student.losses.sobolev",
+     "with the student mf", "history"),
+    ("model: mf", "losses: {sobolev: 1.0}", "student.losses.sobolev", "the teacher mf", "sequence model"),
+    ("model: sasrec", "{model: mf, losses: {kl: 1.0}, trust: [label_gate]}", "student.trust",
+     "the student mf", "sasrec"),
+    ("model: sasrec", "{losses: {hint: 1.0}, train: {teacher: average}}", "student.losses.hint",
+     "'hint' with student.train.teacher: average", "losses of answers"),
+])
+def test_what_cannot_be_told_or_learned_is_found_before_the_teacher_is_trained(
+    teacher: str, student: str, place: str, seen: str, expected: str
+) -> None:
+    block = lambda text: text if text.startswith("{") else "{" + text + "}"  # noqa: E731
+    message = faults(f"name: x\nteacher: {block(teacher)}\nstudent: {block(student)}\n")
+    assert f"{place}: " in message
+    assert seen in message
+    assert expected in message
+
+
+@pytest.mark.parametrize("recipe", [
+    "teacher: {model: als}\nstudent: {model: mf, losses: {hint: 1.0, full_topology: 1.0}}\n",
+    "teacher: {model: sasrec}\nstudent: {losses: {layer_hint: 1.0, attention_transfer: 1.0, sobolev: 1.0}}\n",
+    "teacher: {members: [{model: sasrec}]}\nstudent: {model: mf, losses: {hint: 1.0}}\n",
+    "teacher: {model: sasrec}\nstudent: {losses: {kl: 1.0}, trust: [label_gate]}\n",
+])
+def test_what_can_be_told_and_learned_passes(recipe: str) -> None:
+    assert isinstance(parse_recipe("name: x\n" + recipe), Recipe)

@@ -21,6 +21,7 @@ from distilrec.recipe_checks import (
     two_lines,
     typed,
 )
+from distilrec.recipe_signals import signal_faults
 from distilrec.training.settings import SELECTION_METRICS, TrainSettings
 
 __all__ = ["CONTENT_KEPT", "file_teacher_faults", "rank_faults"]
@@ -236,6 +237,7 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
     if student.layers == "teacher":
         yield from _layers(recipe, *(("sasrec", DEFAULTS) if recipe.teacher.model == "text_sasrec" else
                                      (recipe.teacher.model, {})))
+    yield from signal_faults(recipe, _small)
     known = model_settings(student.model)
     for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
         for index, trial in enumerate(trials):

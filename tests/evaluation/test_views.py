@@ -214,3 +214,32 @@ def test_a_baseline_above_the_student_is_not_passed_over(make_report, make_model
     expected = f"But popular, which needs no training, is better than the student: {best:.4f} against {student:.4f}."
     assert words.verdict_sentences(report)[-1] == expected
     assert "But popular" in render_card(report)
+
+
+@pytest.mark.parametrize(("valid", "said"), [
+    ([0.1, 0.15, 0.19, 0.2, 0.22], "by 10% on validation"),
+    ([0.1, 0.15, 0.19, 0.2, 0.209], None),  # what a falling rate brings in its last steps
+    ([0.1, 0.15, 0.19, 0.2, 0.1], None),
+    ([0.1, 0.2], None),  # nobody looked shortly before the end
+])
+def test_a_control_that_was_cut_short_is_told_of(
+    make_report, make_models, valid: list[float], said: str | None
+) -> None:
+    models = make_models()
+    control = next(i for i, one in enumerate(models) if one.role == "control")
+    models[control] = dataclasses.replace(models[control], curves=[
+        {"seed": 0, "step": 100 * (i + 1) // len(valid), "seconds": 1.0, "loss": 1.0, "valid": value}
+        for i, value in enumerate(valid)])
+    sentences = " ".join(words.verdict_sentences(make_report(models)))
+    assert ("still getting better" in sentences) is (said is not None)
+    assert (said or "") in sentences
+
+
+def test_a_control_below_popularity_is_told_of(make_report, make_models) -> None:
+    models = make_models()
+    popular = dataclasses.replace(models[3], name="popularity")
+    told = "worse than popularity"
+    assert told not in " ".join(words.verdict_sentences(make_report([*models[:3], popular])))
+    control = next(one for one in models if one.role == "control")
+    strong = dataclasses.replace(popular, test={name: values + 0.01 for name, values in control.test.items()})
+    assert told in " ".join(words.verdict_sentences(make_report([*models[:3], strong])))

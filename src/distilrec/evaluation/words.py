@@ -23,6 +23,7 @@ _METRIC_NAMES = {
     "micro_f1": "micro F1", "macro_f1": "macro F1",
 }
 _LEADING = ("auc", "rmse", "micro_f1", "log_loss")  # of a head, whatever the main metric of the report is
+LATE = 0.05  # a rise in the last fifth of training from which on a control counts as cut short
 _HEADLINES = {
     "distill": "Distill", "do not distill": "Do not distill", "undecided": "Undecided", None: "No verdict",
 }
@@ -94,7 +95,36 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
         verb = "is ahead of the student, though not surely" if unsure else "is better than the student"
         sentences.append(f"But {best['name']}, {what}, {verb}: "
                          f"{mean_of(best, metric):.4f} against {mean_of(student, metric):.4f}.")
-    return [*sentences, *_calibration(report, student, teacher)]
+    return [*sentences, *_weak_control(report, student, metric), *_calibration(report, student, teacher)]
+
+
+def _weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> list[str]:
+    """What makes a control too easy to beat: it was cut short, or is worse than what needs no training."""
+    control = model_named(report, student.get("control"))
+    if control is None:
+        return []
+    sign, own, found = -1 if is_lower_better(metric) else 1, mean_of(control, metric), []
+    rises = [rise for seed in report["protocol"]["seeds"] if (rise := _late_rise(control, seed, sign)) is not None]
+    if rises and (rise := sum(rises) / len(rises)) > LATE:
+        found.append(f"But the control was still getting better when its training ended (by {rise:.0%} on validation "
+                     "in the last fifth): train both longer before you believe this.")
+    popular = model_named(report, "popularity")
+    theirs = mean_of(popular, metric) if popular else None
+    if own is not None and theirs is not None and sign * own < sign * theirs:
+        found.append(f"But the control is worse than popularity ({own:.4f} against {theirs:.4f}), so it was not "
+                     "trained well, and whoever beats it shows nothing.")
+    return found
+
+
+def _late_rise(model: Mapping[str, Any], seed: int, sign: int) -> float | None:
+    """By which share the best validation value rose in the last fifth of a training; None where that was not seen."""
+    curve = [point for point in model.get("curves", ()) if point["seed"] == seed and point["valid"] is not None]
+    end = max((point["step"] for point in curve), default=0)
+    early = [sign * point["valid"] for point in curve if point["step"] <= 0.8 * end]
+    seldom = not any(0.6 * end <= point["step"] <= 0.8 * end for point in curve)
+    if not early or not max(early) or seldom:
+        return None
+    return max(0.0, (max(sign * point["valid"] for point in curve) - max(early)) / abs(max(early)))
 
 
 def _against_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> str:

@@ -146,6 +146,17 @@ def read_by(model: Any, knowledge: Knowledge | None, split: Split) -> None:
         knowledge.read_at(keys if along else keys[keys >= len(split.items)])
 
 
+def student_lacks(model: Any, loss: str) -> str | None:
+    """What a student would have to be to learn by this loss; None where it can."""
+    if loss == "attention_transfer" and not hasattr(model, "attention"):
+        return "a transformer (sasrec, hstu, bert4rec)"
+    if SOFT.get(loss) == "layers" and layer_shape(model) is None:
+        return "a transformer (sasrec, hstu, bert4rec) of one layer or more, all of one width"
+    if loss == "sobolev" and not model.needs_history:
+        return "a model that reads a history"
+    return None
+
+
 def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge | None, metric: str,
                  teacher: str) -> None:
     parse_metric(metric)
@@ -164,13 +175,6 @@ def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge |
             raise KnowledgeError(problem(
                 f"the loss {name!r} needs the teacher's {SOFT[name]!r}; the store holds {', '.join(knowledge.signals)}",
                 f"a store with {SOFT[name]!r}", f"run `distilrec extract` with knowledge.signals: [{SOFT[name]}]"))
-        if name == "attention_transfer" and not hasattr(model, "attention"):
-            raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
-                                      "a transformer (sasrec, hstu, bert4rec)", "choose another student or loss"))
-        if SOFT.get(name) == "layers" and layer_shape(model) is None:
-            raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__} without layers "
-                                      "of one width", "a transformer (sasrec, hstu, bert4rec) of one layer or more",
+        if (kind := student_lacks(model, name)) is not None:
+            raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}", kind,
                                       "choose another student or loss"))
-        if name == "sobolev" and not model.needs_history:
-            raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}",
-                                      "a model that reads a history", "choose another student or loss"))
