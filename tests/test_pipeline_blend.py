@@ -31,7 +31,12 @@ evaluate: {baselines: [popularity]}
 
 def test_members_are_extracted_one_by_one_and_blended(tmp_path: Path) -> None:
     report = pipeline.run(parse_recipe(RECIPE), tmp_path, say=lambda line: None)
-    assert {model["role"] for model in report["models"]} == {"teacher", "student", "control", "baseline"}
+    assert [(model["name"], model["role"]) for model in report["models"]][:3] == [
+        ("teacher", "teacher"), ("member 1: sasrec", "member"), ("member 2: ease", "member")]
+    (weights,) = report["lineage"]["teacher_weights"]
+    assert [one["member"] for one in weights] == ["sasrec", "ease"]
+    for kind in ("of_user", "of_item"):
+        assert sum(one[kind] for one in weights) == pytest.approx(1.0, abs=1e-3)
     split, folder = load_split(tmp_path / "data"), tmp_path / "knowledge" / "seed-0"
     members = [KnowledgeStore(folder / f"member-{i}", split) for i in range(2)]
     mixed = KnowledgeStore(folder, split)

@@ -14,7 +14,7 @@ from distilrec.bundle.runtime import load
 from distilrec.data import load_split, prepare, simulate_shop
 from distilrec.data.split import REFIT
 from distilrec.errors import DataError, problem
-from distilrec.evaluation.contest import Contestant, Report, contest, together
+from distilrec.evaluation.contest import Contestant, Report, contest, timed_teacher, together
 from distilrec.files import read_object
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.losses import SOFT
@@ -22,7 +22,7 @@ from distilrec.models import BASELINES
 from distilrec.models.trained import Trained
 from distilrec.recipe import ModelSection, Recipe
 from distilrec.runfolder import cache_folder
-from distilrec.stages_shared import CHOOSING, ROLES, member_seed, same_weights, training_of
+from distilrec.stages_shared import CHOOSING, ROLES, member_seed, same_weights, training_of, with_members
 from distilrec.teachers.ensemble import Ensemble
 from distilrec.types import Ranker, Split
 
@@ -124,8 +124,11 @@ def report(recipe: Recipe, out: Path, split: Split, lineage: Mapping[str, Any]) 
     chosen = _contestants(recipe, out, split)
     students = [load_model(out / "students" / f"seed-{seed}" / "student", split) for seed in recipe.seeds]
     # which of the teacher's knowledge was believed, by seed: what was left out belongs into the report
-    believed = {key: [one.training.get(key) for one in students] for key in ("trust", "audit")
+    believed: dict[str, Any] = {key: [one.training.get(key) for one in students] for key in ("trust", "audit")
                 if any(key in one.training for one in students)}
+    if recipe.knowledge.weights != "mean":
+        stores = [KnowledgeStore(out / "knowledge" / f"seed-{seed}", split) for seed in recipe.seeds]
+        believed["teacher_weights"] = [store.manifest["teacher"].get("weights") for store in stores]  # as distilled
     return contest(
         chosen, split, metric=settings.metric, k=settings.k, seen=settings.seen, candidates=settings.candidates,
         seeds=recipe.seeds, recipe=recipe.name, lineage={**lineage, **believed},
@@ -135,7 +138,9 @@ def report(recipe: Recipe, out: Path, split: Split, lineage: Mapping[str, Any]) 
 def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
     """Teachers as they are, students and controls as they are served, and the baselines."""
     teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
-    chosen = [Contestant("teacher", "teacher", teachers, **trained_facts(teachers))]
+    chosen = with_members(Contestant, teachers)
+    if (recipe.evaluate.fusion or recipe.evaluate.cascade) and recipe.teacher.model != "file":
+        chosen[0] = timed_teacher(chosen[0])
     folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
     for role in ROLES if recipe.control.scratch else ROLES[:2]:
         if not all((folder / role / "model.json").exists() for folder in folders):

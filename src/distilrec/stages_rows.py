@@ -24,14 +24,13 @@ from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.predictor import TrainedRows
 from distilrec.recipe import ModelSection, Recipe, TeacherSection
 from distilrec.runfolder import cache_folder
-from distilrec.stages_shared import ROLES, member_seed, same_weights, training_of
+from distilrec.stages_shared import ROLES, member_seed, same_weights, training_of, with_members
 from distilrec.teachers.row_ensemble import RowEnsemble, learn_weights
 from distilrec.teachers.row_local import LocalEnsemble
 from distilrec.types_rows import Predictor, RowSplit
 
 __all__ = ["distill", "extract", "load_model", "prepare_split", "report", "teacher_of"]
 
-_SHOWN_MEMBERS = 6  # of an ensemble get rows of their own in the report
 _UNUSED = -1  # the part of rows that a copy of the teacher must not see
 
 
@@ -111,7 +110,7 @@ def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any
     """Read the test rows for every model of the run: teachers as they are, students and controls as they are served."""
     metric = recipe.evaluate.metric
     teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
-    chosen = _teachers(teachers)
+    chosen = with_members(RowContestant, teachers)
     if recipe.knowledge.weights != "mean":  # and what the members are without them
         plain = [RowEnsemble(getattr(one, "members", [one]), name="equal weights") for one in teachers]
         chosen.append(RowContestant("equal weights", "member", plain))
@@ -130,17 +129,6 @@ def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any
                for n in recipe.evaluate.baselines]
     return row_contest(chosen, split, metric=metric, seeds=recipe.seeds, recipe=recipe.name, lineage=lineage,
                        slices=recipe.evaluate.slices)
-
-
-def _teachers(teachers: list[Predictor]) -> list[RowContestant]:
-    """The teacher and, where it is a small ensemble, each of its members: is the whole more than its best part?"""
-    facts, members = trained_facts(teachers), [getattr(one, "members", []) for one in teachers]
-    if not 1 < len(members[0]) <= _SHOWN_MEMBERS:
-        return [RowContestant("teacher", "teacher", teachers, **facts)]
-    facts.pop("curves", None)  # each member shows its own
-    return [RowContestant("teacher", "teacher", teachers, **facts), *(
-        RowContestant(f"member {place}: {own[0].name}", "member", own, **trained_facts(own))
-        for place, own in enumerate(map(list, zip(*members, strict=True)), 1))]
 
 
 def _teacher(recipe: Recipe, folder: Path, split: RowSplit, seed: int) -> Predictor:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from distilrec.api_shared import trained_facts
 from distilrec.errors import KnowledgeError, problem
 from distilrec.files import read_object
 from distilrec.recipe import Recipe
 from distilrec.recipe_checks import MEMBER_STEP
 from distilrec.training.settings import TrainSettings
 
-__all__ = ["CHOOSING", "ROLES", "member_seed", "same_weights", "training_of"]
+__all__ = ["CHOOSING", "ROLES", "member_seed", "same_weights", "training_of", "with_members"]
 
 CHOOSING = "choosing"  # in a run folder: the run on the carved validation part, of which only the choices are kept
+_SHOWN_MEMBERS = 6  # of an ensemble get rows of their own in the report
 ROLES = ("student", "control", "control-scratch")  # what a seed's folder of students holds
 
 
@@ -26,6 +28,18 @@ def member_seed(seed: int, index: int) -> int:
 def training_of(train: TrainSettings, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Training settings as keyword arguments, with the device and the seed of the run."""
     return {**dict(train), "device": recipe.device, "seed": seed}
+
+
+def with_members(contestant: Callable[..., Any], teachers: Sequence[Any]) -> list[Any]:
+    """The teacher, one instance a seed, and where it is a small ensemble each of its members: is the whole more than
+    its best part?"""
+    facts, members = trained_facts(teachers), [getattr(one, "members", []) for one in teachers]
+    if not 1 < len(members[0]) <= _SHOWN_MEMBERS:
+        return [contestant("teacher", "teacher", teachers, **facts)]
+    facts.pop("curves", None)  # each member shows its own
+    return [contestant("teacher", "teacher", teachers, **facts), *(
+        contestant(f"member {place}: {own[0].name}", "member", own, **trained_facts(own))
+        for place, own in enumerate(map(list, zip(*members, strict=True)), 1))]
 
 
 def same_weights(models: Sequence[Any], folders: Sequence[Path], role: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from distilrec.evaluation.terminal import print_report
 from distilrec.progress import track
 from distilrec.types import Lister, Ranker, Recommendations, Split
 
-__all__ = ["Contestant", "Report", "contest", "together"]
+__all__ = ["Contestant", "Report", "contest", "timed_teacher", "together"]
 
 _REQUESTS = 200  # of what asks the teacher too: it is slow, and its latency need not be known to the microsecond
 
@@ -78,6 +78,12 @@ class Report:
         files = {"page": write_html(self.document, out / "report" / "report.html"),
                  "card": write_card(self.document, out / "report" / "card.md")}
         return {**files, "report": write_report(self.document, out / "report.json")}
+
+
+def timed_teacher(teacher: Contestant) -> Contestant:
+    """With the latency of its first instance, for those who compare it with a fusion or a cascade: a ranker has no
+    bundle that could be timed, so it is asked as the only source of a fusion."""
+    return replace(teacher, timed=fuse(teacher.instances[:1], name=teacher.name), requests=_REQUESTS)
 
 
 def together(

@@ -92,7 +92,11 @@ def blend(
             signals[signal] = Signal(signal, "vector", "item", teacher=name, width=table.shape[1])
             writer.write(signal, 0, {"keys": np.arange(len(table), dtype=np.int64), "values": table})
     writer.finish(signals, {"name": name, "parameters": sum(s.manifest["teacher"]["parameters"] for s in stores),
-                            "blend": weights, "members": [store.manifest["teacher"] for store in stores]})
+                            "blend": weights, "members": [store.manifest["teacher"] for store in stores],
+                            "weights": [{"member": str(store.manifest["teacher"]["name"]),
+                                         "of_user": round(float(of_user[m].mean()), 4),
+                                         "of_item": round(float(of_item[m].mean()), 4)}
+                                        for m, store in enumerate(stores)]})
     return KnowledgeStore(folder, split)
 
 
