@@ -300,3 +300,11 @@ def test_a_store_of_other_data_is_refused_even_where_its_shape_fits(store: Knowl
     other = walk_split(users=30, items=20, seed=1)
     with pytest.raises(KnowledgeError, match="was made from another data set"):
         dr.distill("sasrec", other, store, **SMALL)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("losess", "losses"), ("contol", "control"), ("drop_out", "dropout")])
+def test_a_misspelled_argument_of_distill_is_named(split: Split, store: KnowledgeStore, given: str, meant: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        dr.distill("mf", split, store, start="none", **{given: 1})
+    assert f"mf has no setting '{given}', did you mean '{meant}'?" in str(caught.value)
+    assert "of the call: audit, chosen, content" in str(caught.value)

@@ -55,7 +55,7 @@ def test_a_run_measures_them_beside_teacher_and_student(tmp_path: Path) -> None:
     assert [n for n, one in models.items() if one["role"] == "fusion"] == NAMES
     ndcg = {name: one["metrics"]["test"]["ndcg@10"]["mean"] for name, one in models.items()}
     assert ndcg["cascade-80"] == pytest.approx(ndcg["teacher"], abs=1e-6), "all items re-ranked: the teacher's own list"
-    assert models["teacher"]["latency_ms"]["p50"] > models["student"]["latency_ms"]["p50"], "what they are compared with"
+    assert models["teacher"]["latency_ms"]["p50"] > models["student"]["latency_ms"]["p50"]
     for name in NAMES:
         assert models[name]["latency_ms"]["p50"] > models["student"]["latency_ms"]["p50"]
         assert models[name]["parameters"] == models["teacher"]["parameters"] + models["student"]["parameters"]

@@ -21,7 +21,7 @@ from distilrec.api_rows import (
 )
 from distilrec.api_shared import divide, trained_facts
 from distilrec.errors import DataError, RecipeError, nearest, problem
-from distilrec.evaluation.contest import Contestant, Report, contest, together
+from distilrec.evaluation.contest import Contestant, Report, contest, timed_teacher, together
 from distilrec.knowledge.blend import blend as blend_stores
 from distilrec.knowledge.extend import extend as extend_store
 from distilrec.knowledge.extract import extract as extract_knowledge
@@ -121,7 +121,7 @@ def teach(
         return fit_teacher(name, split, settings, seed=seed, folder=target, metric=metric or RANK_METRIC, seen=seen,
                            chosen=chosen)
     architecture = "sasrec" if name == "text_sasrec" else name
-    model, training = divide(architecture, settings, model_settings(architecture), seed=seed)
+    model, training = divide(architecture, settings, model_settings(architecture), seed=seed, call=teach)
     if content is None and encoder is not None:
         content = item_content(split, encoder)
     if name == "text_sasrec":
@@ -313,6 +313,7 @@ def evaluate(
     if fusion or cascade:
         if teacher is None or student is None:
             raise DataError(problem("fusion or cascade of one model", "teacher and student"))
+        contestants[0] = timed_teacher(contestants[0])
         contestants += together([(teacher, student)], fusion, cascade, metric=metric, seen=seen,
                                 learn_from=[(teacher, student, split)])
     named = BASELINES if baselines is None else baselines

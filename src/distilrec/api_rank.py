@@ -47,7 +47,8 @@ def distill_on_events(
     if content is None:
         content = store.vectors("content")
     target = None if folder is None else Path(folder)
-    model, training = divide(name, {**settings, **(student_settings or {})}, model_settings(name), seed=seed)
+    model, training = divide(name, {**settings, **(student_settings or {})}, model_settings(name), seed=seed,
+                             call=distill_on_events)
     _check_live(training.teacher, {"trust": trust, "own_temperature": own_temperature, "audit": audit,
                                    "generations": generations > 1})
     beginning = {"teacher": store.vectors("item_vectors"), "text": content, "none": None}[start]

@@ -80,7 +80,7 @@ def teach_on_rows(
     target = None if folder is None else Path(folder)
     chosen = metric or default_metric(split)
     if name in ROW_MODELS:
-        model, training = divide(name, settings, row_model_settings(name), seed=seed)
+        model, training = divide(name, settings, row_model_settings(name), seed=seed, call=teach_on_rows)
         return train_rows(name, split, model, training, name=name, features=features, metric=chosen, folder=target)
     known = [*ROW_MODELS, *(one for one in ROW_TEACHERS if one != "ensemble")]
     if name not in known:
@@ -160,7 +160,7 @@ def distill_on_rows(
     knowledge.check(split)
     check_row_terms(terms, split.heads, knowledge)
     known = row_model_settings(name)
-    model, training = divide(name, {**settings, **(student_settings or {})}, known, seed=seed)
+    model, training = divide(name, {**settings, **(student_settings or {})}, known, seed=seed, call=distill_on_rows)
     student = train_rows(
         name, split, model, training, name="student", features=read, losses=terms, knowledge=knowledge, metric=chosen,
         auxiliary=auxiliary, importance=importance_of(knowledge) if start == "importance" else None,

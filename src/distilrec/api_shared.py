@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,9 +35,12 @@ def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
 
 
 def divide(
-    architecture: str, settings: Mapping[str, Any], known: Iterable[str], *, seed: int = 0
+    architecture: str, settings: Mapping[str, Any], known: Iterable[str], *, seed: int = 0,
+    call: Callable[..., Any] | None = None,
 ) -> tuple[dict[str, Any], TrainSettings]:
     """Settings of the model, whose names are `known`, and settings of training, told apart by name.
+
+    call: the function that was called with them; a misspelled argument of its own ends up among the settings.
 
     Raises:
         RecipeError: a setting that neither has, with the nearest one that exists.
@@ -46,9 +49,12 @@ def divide(
     training = set(TrainSettings.model_fields)
     unknown = [name for name in settings if name not in own | training]
     if unknown:
+        arguments = {} if call is None else inspect.signature(call).parameters
+        of_call = {name for name, one in arguments.items() if one.kind is one.KEYWORD_ONLY and name not in training}
+        expected = f"of the model: {', '.join(sorted(own))}; of training: {', '.join(sorted(training))}"
+        expected += f"; of the call: {', '.join(sorted(of_call))}" if of_call else ""
         raise RecipeError("\n".join(
-            problem(f"{architecture} has no setting {name!r}{nearest(name, own | training)}",
-                    f"of the model: {', '.join(sorted(own))}; of training: {', '.join(sorted(training))}")
+            problem(f"{architecture} has no setting {name!r}{nearest(name, own | training | of_call)}", expected)
             for name in unknown))
     try:
         chosen = TrainSettings(**{"seed": seed, **{n: v for n, v in settings.items() if n in training}})

@@ -83,6 +83,8 @@ class Report:
 def timed_teacher(teacher: Contestant) -> Contestant:
     """With the latency of its first instance, for those who compare it with a fusion or a cascade: a ranker has no
     bundle that could be timed, so it is asked as the only source of a fusion."""
+    if not isinstance(teacher.instances[0], Ranker):
+        return teacher
     return replace(teacher, timed=fuse(teacher.instances[:1], name=teacher.name), requests=_REQUESTS)
 
 
