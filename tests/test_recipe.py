@@ -187,3 +187,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_trials_must_be_as_many_for_both_sides() -> None:
     assert "equally many" in faults("name: mine\ntune: {student: [{dim: 8}], control: []}\n")
+
+
+def test_a_loss_that_is_set_joins_those_of_the_recipe_or_the_default_ones() -> None:
+    plain = "name: x\nteacher: {model: sasrec}\n"
+    assert parse_recipe(plain, ["student.losses.hint=0.5"]).student.losses == {
+        "cross_entropy": 0.2, "kl": 0.8, "hint": 0.5}
+    assert parse_recipe(plain, ["student.losses.kl=0.0"]).student.losses == {"cross_entropy": 0.2, "kl": 0.0}
+    assert parse_recipe(plain, ["student.losses={hint: 0.5}"]).student.losses == {"hint": 0.5}
+    own = plain + "student: {losses: {kl: 1.0}}\n"
+    assert parse_recipe(own, ["student.losses.hint=0.5"]).student.losses == {"kl": 1.0, "hint": 0.5}

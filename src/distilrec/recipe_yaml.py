@@ -153,8 +153,8 @@ def _override(document: dict[str, Any], override: str, lines: dict[Place, str], 
         faults.append(f"--set {override!r}: expected section.key=value, e.g. student.train.epochs=20")
         return
     inner = document
-    for part in place[:-1]:
-        inner = inner.setdefault(part, {})
+    for depth, part in enumerate(place[:-1]):
+        inner = inner.setdefault(part, _unsaid(document, place[: depth + 1]))
         if not isinstance(inner, dict):
             faults.append(f"--set {override!r}: {part!r} is no section")
             return
@@ -167,6 +167,16 @@ def _override(document: dict[str, Any], override: str, lines: dict[Place, str], 
     for depth in range(1, len(place) + 1):
         lines.setdefault(place[:depth], f"--set {override}")
     lines[place] = f"--set {override}"
+
+
+def _unsaid(document: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """What a section that the recipe leaves out holds: a loss that is set joins the default ones, it replaces none."""
+    if len(place) == 2 and place[1] == "losses" and document.get("task", "rank") == "rank":
+        section = Recipe.model_fields.get(place[0])
+        fields = getattr(section.annotation, "model_fields", {}) if section else {}
+        if "losses" in fields:
+            return dict(fields["losses"].get_default(call_default_factory=True))
+    return {}
 
 
 def _resolve(document: dict[str, Any], folder: Path, data: Path | None = None) -> None:
