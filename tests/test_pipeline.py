@@ -173,6 +173,23 @@ def test_a_recipe_without_data_says_so(tmp_path: Path) -> None:
         pipeline.run(parse_recipe("name: nothing\nteacher: {model: sasrec}"), tmp_path, say=lambda line: None)
 
 
+def test_students_of_other_settings_are_neither_exported_nor_reported(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    split, changed = load_split(out / "data"), recipe_of("student.settings.dropout=0.3")
+    for stage in (pipeline.stage_export, pipeline.stage_evaluate):
+        with pytest.raises(KnowledgeError, match="trained by other settings"):
+            stage(changed, out, split, say=lambda line: None)
+        stage(recipe_of(), out, split, say=lambda line: None)  # those that made them
+    (out / "students" / "seed-0.json").unlink()  # as where a training was cut off
+    with pytest.raises(KnowledgeError, match="distilrec distill"):
+        pipeline.stage_export(recipe_of(), out, split, say=lambda line: None)
+    said: list[str] = []
+    pipeline.stage_distill(recipe_of(), out, split, say=said.append)
+    assert "distill: nothing to do" in said
+    pipeline.stage_export(recipe_of(), out, split, say=lambda line: None)
+
+
 def test_new_weights_are_not_reported_with_old_bundles(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     changed, split = recipe_of("student.settings.dropout=0.3"), load_split(tmp_path / "run" / "data")

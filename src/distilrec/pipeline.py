@@ -39,7 +39,17 @@ from distilrec.files import atomic_folder, digest_json, read_json, read_object, 
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import dump_recipe
-from distilrec.runfolder import check_knowledge, describe, inputs, knowledge_identity, lock, validation
+from distilrec.runfolder import (
+    check_knowledge,
+    check_students,
+    describe,
+    inputs,
+    knowledge_identity,
+    lock,
+    stamped,
+    students_identity,
+    validation,
+)
 from distilrec.stages_shared import CHOOSING, ROLES
 from distilrec.training.settings import lower_is_better
 from distilrec.types import Split
@@ -149,13 +159,8 @@ def stage_extract(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = prin
             for manifest in sorted((out / "knowledge" / f"seed-{seed}").rglob("manifest.json")):
                 if read_object(manifest, {"schema": int}).get("split_digest") != split.digest:
                     manifest.unlink()  # this run's own store, of data that have changed: made anew
-            stamp, made_for = out / "knowledge" / f"seed-{seed}.json", {"identity": knowledge_identity(recipe)}
-            current = stamp.exists() and read_object(stamp, {"identity": str}) == made_for
-            if not current:
-                stamp.unlink(missing_ok=True)
-            stores.append(stages_of(recipe).extract(recipe, out, split, seed))
-            if not current:
-                write_json(stamp, made_for)
+            with stamped(out / "knowledge" / f"seed-{seed}", knowledge_identity(recipe)):
+                stores.append(stages_of(recipe).extract(recipe, out, split, seed))
     for store in stores:
         size = sum(entry["bytes"] for entry in store.manifest["signals"].values())
         say(f"extract: {store.folder.name}: {size / 1e6:.1f} MB -> {store.folder}")
@@ -170,7 +175,9 @@ def stage_distill(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = prin
     with _idle("distill", out / "students", say):
         chosen = _tune(recipe, out, split, say)
         for seed in recipe.seeds:
-            student = stages_of(recipe).distill(recipe, out / "students" / f"seed-{seed}", out, split, seed, *chosen)
+            folder = out / "students" / f"seed-{seed}"
+            with stamped(folder, students_identity(recipe)):
+                student = stages_of(recipe).distill(recipe, folder, out, split, seed, *chosen)
             say(f"distill: seed {seed}: student{validation(student.model)}; control{validation(student.control)}")
             students.append(student)
     return students
@@ -195,6 +202,7 @@ def stage_export(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print
     load_model, better = stages_of(recipe).load_model, _better(recipe)
     for seed in recipe.seeds:
         folder = out / "students" / f"seed-{seed}"
+        check_students(recipe, folder)
         for role in ROLES:
             recover(folder / role)
             if (folder / role / "model.json").exists():
@@ -220,6 +228,8 @@ def stage_export(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print
 
 def stage_evaluate(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print) -> Report:
     """Read the test part, once, for every model of the run; write the report and seal it into the bundle."""
+    for seed in recipe.seeds:
+        check_students(recipe, out / "students" / f"seed-{seed}")
     measured = recipe.model_dump(mode="json", exclude={"device", "threads"})  # where it ran changes no number
     identity = digest_json([measured, split.digest, _made(recipe, out)])
     if (out / "report.json").exists():

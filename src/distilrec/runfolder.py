@@ -15,12 +15,15 @@ except ImportError:  # not on Windows
 
 from distilrec.data.layouts import layout_files
 from distilrec.errors import DataError, KnowledgeError, problem
-from distilrec.files import digest_file, digest_json, read_object
+from distilrec.files import digest_file, digest_json, read_object, write_json
 from distilrec.recipe import Recipe
 from distilrec.types import PARTS, Split
 from distilrec.types_rows import RowSplit
 
-__all__ = ["cache_folder", "check_knowledge", "describe", "inputs", "knowledge_identity", "lock", "validation"]
+__all__ = [
+    "cache_folder", "check_knowledge", "check_students", "describe", "inputs", "knowledge_identity", "lock", "stamped",
+    "students_identity", "validation",
+]
 
 
 @contextlib.contextmanager
@@ -99,6 +102,22 @@ def knowledge_identity(recipe: Recipe) -> str:
     return digest_json([recipe.teacher.model_dump(mode="json"), recipe.knowledge.model_dump(mode="json"), text])
 
 
+@contextlib.contextmanager
+def stamped(folder: Path, identity: str) -> Iterator[None]:
+    """Say beside a folder which settings made it; while it is made anew nothing is said."""
+    stamp, current = folder.with_name(f"{folder.name}.json"), _stamp_of(folder) == identity
+    if not current:
+        stamp.unlink(missing_ok=True)
+    yield
+    if not current:
+        write_json(stamp, {"identity": identity})
+
+
+def _stamp_of(folder: Path) -> str | None:
+    stamp = folder.with_name(f"{folder.name}.json")
+    return read_object(stamp, {"identity": str})["identity"] if stamp.exists() else None
+
+
 def check_knowledge(recipe: Recipe, folder: Path) -> None:
     """Refuse a store of this run folder that another teacher, or other settings of knowledge, wrote.
 
@@ -106,12 +125,31 @@ def check_knowledge(recipe: Recipe, folder: Path) -> None:
     """
     if not (folder / "manifest.json").exists():
         return
-    stamp = folder.with_name(f"{folder.name}.json")
-    made = read_object(stamp, {"identity": str})["identity"] if stamp.exists() else None
-    if made != knowledge_identity(recipe):
+    if _stamp_of(folder) != knowledge_identity(recipe):
         raise KnowledgeError(problem(f"the store {folder} was written for another teacher or other knowledge settings",
                                      "that of this recipe's sections teacher, knowledge and text",
                                      "run `distilrec extract` with this recipe (and the same --set, --teacher) first"))
+
+
+def students_identity(recipe: Recipe) -> str:
+    """Changes with what a recipe says of training student and control. The metric by which they were chosen may change
+    afterwards: a report by another one is still of these models."""
+    said = recipe.model_dump(mode="json", include={"student", "control", "tune", "refit"})
+    return digest_json([said, knowledge_identity(recipe)])
+
+
+def check_students(recipe: Recipe, folder: Path) -> None:
+    """Refuse students of this run folder that another recipe trained: a report of them would be told as of this one.
+
+    Raises KnowledgeError; students that are not there are left to what opens them.
+    """
+    if not (folder / "student" / "model.json").exists():
+        return
+    if _stamp_of(folder) != students_identity(recipe):
+        raise KnowledgeError(problem(f"the students in {folder} were trained by other settings",
+                                     "those of this recipe's sections student, control, tune, knowledge and teacher",
+                                     "run `distilrec distill` with this recipe (and the same --set) first; what is "
+                                     "finished is not trained again"))
 
 
 def describe(split: Split | RowSplit) -> str:
