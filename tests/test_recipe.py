@@ -197,3 +197,4 @@ def test_a_loss_that_is_set_joins_those_of_the_recipe_or_the_default_ones() -> N
     assert parse_recipe(plain, ["student.losses={hint: 0.5}"]).student.losses == {"hint": 0.5}
     own = plain + "student: {losses: {kl: 1.0}}\n"
     assert parse_recipe(own, ["student.losses.hint=0.5"]).student.losses == {"kl": 1.0, "hint": 0.5}
+    assert parse_recipe(plain, ["control.losses.bpr=1.0"]).control.losses == {"bpr": 1.0}

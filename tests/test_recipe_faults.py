@@ -255,6 +255,9 @@ def test_classes_of_tags_are_names_or_how_many(classes: str) -> None:
      "the student mf", "sasrec"),
     ("model: sasrec", "{losses: {hint: 1.0}, train: {teacher: average}}", "student.losses.hint",
      "'hint' with student.train.teacher: average", "losses of answers"),
+    ("{model: sasrec, settings: {heads: 0}}", "losses: {hint: 1.0}", "teacher.settings.heads", "0", "at least 1"),
+    ("model: als", "{losses: {kl: 1.0}, trust: [label_gate]}", "student.trust", "'label_gate' with the teacher als",
+     "a teacher that answers after each event"),
 ])
 def test_what_cannot_be_told_or_learned_is_found_before_the_teacher_is_trained(
     teacher: str, student: str, place: str, seen: str, expected: str
@@ -271,6 +274,15 @@ def test_what_cannot_be_told_or_learned_is_found_before_the_teacher_is_trained(
     "teacher: {model: sasrec}\nstudent: {losses: {layer_hint: 1.0, attention_transfer: 1.0, sobolev: 1.0}}\n",
     "teacher: {members: [{model: sasrec}]}\nstudent: {model: mf, losses: {hint: 1.0}}\n",
     "teacher: {model: sasrec}\nstudent: {losses: {kl: 1.0}, trust: [label_gate]}\n",
+    "teacher: {model: als, settings: {fold_in: always}}\nstudent: {losses: {kl: 1.0}, trust: [label_gate]}\n",
+    "teacher: {model: sasrec}\nstudent: {losses: {kl: 1.0, hint: 1.0}, train: {teacher: average}}\n"
+    "tune: {student: [{teacher: store}], control: [{}]}\n",
 ])
 def test_what_can_be_told_and_learned_passes(recipe: str) -> None:
     assert isinstance(parse_recipe("name: x\n" + recipe), Recipe)
+
+
+def test_a_trial_with_a_teacher_that_only_answers_is_found() -> None:
+    message = faults("name: x\nteacher: {model: sasrec}\nstudent: {losses: {kl: 1.0, hint: 1.0}}\n"
+                     "tune: {student: [{}, {teacher: average}], control: [{}, {}]}\n")
+    assert "'hint' with student.train.teacher: average" in message

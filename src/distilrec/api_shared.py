@@ -24,7 +24,8 @@ def trained_facts(instances: Sequence[Any]) -> dict[str, Any]:
     if not trained:
         return {}
     curves = [{"seed": int(one.training["settings"]["seed"]), "step": int(point["step"]),
-               "seconds": point["seconds"], "loss": point["loss"], "valid": point["valid"]}
+               "seconds": point["seconds"], "loss": point["loss"], "valid": point["valid"],
+               "metric": next(iter(one.training["valid"]))}
               for one in trained for point in one.training["curve"]]
     seconds = sum(one.training["seconds"] for one in trained) / len(instances)
     facts: dict[str, Any] = {"train_seconds": seconds, "curves": curves}

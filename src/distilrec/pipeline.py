@@ -199,7 +199,7 @@ def _written(folder: Path) -> dict[Path, int]:
 def stage_export(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print) -> Path:
     """Bundles of every student and control; the student that validated best is copied to OUT/bundle."""
     best, best_value, idle = out, 0.0, True
-    load_model, better = stages_of(recipe).load_model, _better(recipe)
+    load_model = stages_of(recipe).load_model
     for seed in recipe.seeds:
         folder = out / "students" / f"seed-{seed}"
         check_students(recipe, folder)
@@ -211,8 +211,8 @@ def stage_export(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = print
             raise KnowledgeError(problem(f"{folder} holds no trained student", do="run `distilrec distill` first"))
         path = folder / "student" / "model.json"
         with well_formed(path, KnowledgeError):
-            (value,) = map(float, read_json(path)["training"]["valid"].values())  # what selected it
-        if best == out or better(value, best_value):
+            ((metric, value),) = read_json(path)["training"]["valid"].items()  # what selected it, whatever reports now
+        if best == out or _better(metric)(value, best_value):
             best, best_value = folder / "student.bundle", value
     stamp, made = out / "bundle.json", read_json(best.with_suffix(".json"))
     if stamp.exists() and read_json(stamp) == made and is_whole(out / "bundle"):
@@ -230,6 +230,7 @@ def stage_evaluate(recipe: Recipe, out: Path, split: AnySplit, *, say: Say = pri
     """Read the test part, once, for every model of the run; write the report and seal it into the bundle."""
     for seed in recipe.seeds:
         check_students(recipe, out / "students" / f"seed-{seed}")
+        check_knowledge(recipe, out / "knowledge" / f"seed-{seed}")
     measured = recipe.model_dump(mode="json", exclude={"device", "threads"})  # where it ran changes no number
     identity = digest_json([measured, split.digest, _made(recipe, out)])
     if (out / "report.json").exists():
@@ -285,7 +286,7 @@ def _tune(recipe: Recipe, out: Path, split: AnySplit, say: Say) -> tuple[dict[st
             tuned = read_json(path)
             return dict(tuned["student"]["settings"]), dict(tuned["control"]["settings"])
     best: dict[str, tuple[float, dict[str, Any], Path]] = {}
-    better = _better(recipe)
+    better = _better(recipe.evaluate.metric)
     for index, (own, of_control) in enumerate(zip(trials.student, trials.control, strict=True)):
         folder = out / "students" / "trials" / str(index)
         pair = stages_of(recipe).distill(recipe, folder, out, split, seed, own, of_control)
@@ -314,9 +315,9 @@ def _adopt(folder: Path, of_student: Path, of_control: Path) -> None:
                 shutil.copytree(found, temporary, dirs_exist_ok=True)
 
 
-def _better(recipe: Recipe) -> Callable[[float, float], bool]:
-    """Whether the first value of the recipe's metric is better than the second."""
-    return operator.lt if lower_is_better(recipe.evaluate.metric) else operator.gt
+def _better(metric: str) -> Callable[[float, float], bool]:
+    """Whether the first value of a metric is better than the second."""
+    return operator.lt if lower_is_better(metric) else operator.gt
 
 
 def _export(trained: Any, folder: Path, split: AnySplit, recipe: Recipe) -> bool:

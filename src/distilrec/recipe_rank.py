@@ -270,7 +270,7 @@ def _layers(recipe: Recipe, architecture: str, defaults: Mapping[str, Any]) -> I
                         _small(student.model, {**student.settings, **trial}))
         except DistilrecError as error:
             yield place, *two_lines(error)
-        except (TypeError, ValueError, RuntimeError):  # settings that no model has: told of by themselves
+        except (ArithmeticError, TypeError, ValueError, RuntimeError):  # settings that no model has: told elsewhere
             continue
 
 

@@ -23,9 +23,11 @@ def signal_faults(recipe: Recipe, small: Small) -> Iterator[Fault]:
 
     losses = [name for name in recipe.student.losses if name in LOSSES]
     inner = {name: SOFT[name] for name in losses if SOFT.get(name, "response") != "response"}
-    if recipe.student.train.teacher != "store":
+    own = recipe.student.train.teacher
+    live = [one for one in [trial.get("teacher", own) for trial in recipe.tune.student] or [own] if one != "store"]
+    if live:
         for name in inner:
-            yield (("student", "losses", name), f"{name!r} with student.train.teacher: {recipe.student.train.teacher}",
+            yield (("student", "losses", name), f"{name!r} with student.train.teacher: {live[0]}",
                    f"{_ANSWERS}, for such a teacher gives answers only")
         inner = {}
     wanted: list[tuple[Place, str, str]] = [
@@ -37,6 +39,7 @@ def signal_faults(recipe: Recipe, small: Small) -> Iterator[Fault]:
             if (kind := _teacher_lacks(recipe, signal, small)) is not None:
                 yield place, f"{name!r}, of which {_who(recipe)} can tell nothing", f"{kind}, or {_ANSWERS}"
     yield from _of_student(recipe, losses, small)
+    yield from _gated(recipe, small)
 
 
 def _of_student(recipe: Recipe, losses: list[str], small: Small) -> Iterator[Fault]:
@@ -49,10 +52,30 @@ def _of_student(recipe: Recipe, losses: list[str], small: Small) -> Iterator[Fau
         if (kind := student_lacks(student, name)) is not None:
             yield (("student", "losses", name), f"{name!r} with the student {recipe.student.model}",
                    f"{kind}, or another loss")
-    if "label_gate" in recipe.student.trust and (not student.needs_history or getattr(student, "cloze", False)):
-        yield (("student", "trust"), f"'label_gate' with the student {recipe.student.model}, which is taught only "
-               "after the last train event of each user, where there is no label",
+
+
+def _gated(recipe: Recipe, small: Small) -> Iterator[Fault]:
+    """Whether a gate that the true item opens meets a decision with a true item."""
+    if "label_gate" not in recipe.student.trust:
+        return
+    place, student = ("student", "trust"), _made(recipe.student.model, recipe.student.settings, small)
+    if student is not None and (not student.needs_history or getattr(student, "cloze", False)):
+        yield (place, f"'label_gate' with the student {recipe.student.model}, which is taught only after the last "
+               "train event of each user, where there is no label",
                "agreement or confidence, or a student that reads events in turn, such as sasrec")
+    elif all(_by_user(one, small) for one in recipe.teacher.members or [recipe.teacher]):
+        yield (place, f"'label_gate' with {_who(recipe)}, which answers once for each user, where there is no label",
+               "agreement or confidence, or a teacher that answers after each event, such as sasrec")
+
+
+def _by_user(one: ModelSection, small: Small) -> bool:
+    """Whether a teacher is sure to answer once for each user; of a file only its content tells."""
+    from distilrec.models import BASELINES, MODELS, model_class
+
+    if one.model in BASELINES:
+        return hasattr(model_class(one.model), "per_user") and one.settings.get("fold_in", "unknown") == "unknown"
+    made = _made(one.model, one.settings, small) if one.model in MODELS else None
+    return made is not None and not made.needs_history and bool(getattr(made, "uses_users", False))
 
 
 def _teacher_lacks(recipe: Recipe, signal: str, small: Small) -> str | None:
@@ -81,7 +104,7 @@ def _made(model: str, settings: dict[str, Any], small: Small) -> Any:
     """A small one; None where there is none by these settings, which is told elsewhere."""
     try:
         return small(model, settings)
-    except (DistilrecError, TypeError, ValueError, RuntimeError):
+    except (DistilrecError, ArithmeticError, TypeError, ValueError, RuntimeError):
         return None
 
 

@@ -14,7 +14,7 @@ from yaml.constructor import SafeConstructor
 
 from distilrec.errors import RecipeError, nearest
 from distilrec.files import atomic_file
-from distilrec.recipe import Recipe
+from distilrec.recipe import Recipe, StudentSection
 from distilrec.recipe_checks import expectation
 from distilrec.recipe_rank import rank_faults
 from distilrec.recipe_rows import row_faults
@@ -60,7 +60,7 @@ def parse_recipe(
         raise RecipeError(f"{name}: a recipe is a mapping of sections, this is a {type(document).__name__}")
     if folder is not None:
         _resolve(document, folder, None if data is None else Path(data))
-    for override in overrides:
+    for override in sorted(overrides, key=lambda one: not one.startswith("task=")):  # it decides what is left out
         _override(document, override, lines, faults)
     if folder is not None:
         _resolve(document, Path.cwd())  # what was typed counts from where it was typed
@@ -171,11 +171,8 @@ def _override(document: dict[str, Any], override: str, lines: dict[Place, str], 
 
 def _unsaid(document: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """What a section that the recipe leaves out holds: a loss that is set joins the default ones, it replaces none."""
-    if len(place) == 2 and place[1] == "losses" and document.get("task", "rank") == "rank":
-        section = Recipe.model_fields.get(place[0])
-        fields = getattr(section.annotation, "model_fields", {}) if section else {}
-        if "losses" in fields:
-            return dict(fields["losses"].get_default(call_default_factory=True))
+    if place == ("student", "losses") and document.get("task", "rank") == "rank":
+        return dict(StudentSection.model_fields["losses"].get_default(call_default_factory=True))
     return {}
 
 

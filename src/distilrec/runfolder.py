@@ -146,7 +146,8 @@ def check_students(recipe: Recipe, folder: Path) -> None:
     if not (folder / "student" / "model.json").exists():
         return
     if _stamp_of(folder) != students_identity(recipe):
-        raise KnowledgeError(problem(f"the students in {folder} were trained by other settings",
+        how = "were trained by other settings" if _stamp_of(folder) else "are not known to be of these settings"
+        raise KnowledgeError(problem(f"the students in {folder} {how}",
                                      "those of this recipe's sections student, control, tune, knowledge and teacher",
                                      "run `distilrec distill` with this recipe (and the same --set) first; what is "
                                      "finished is not trained again"))

@@ -21,7 +21,7 @@ from distilrec.losses import SOFT
 from distilrec.models import BASELINES
 from distilrec.models.trained import Trained
 from distilrec.recipe import ModelSection, Recipe
-from distilrec.runfolder import cache_folder
+from distilrec.runfolder import cache_folder, check_students
 from distilrec.stages_shared import CHOOSING, ROLES, member_seed, same_weights, training_of, with_members
 from distilrec.teachers.ensemble import Ensemble
 from distilrec.types import Ranker, Split
@@ -128,7 +128,8 @@ def report(recipe: Recipe, out: Path, split: Split, lineage: Mapping[str, Any]) 
                 if any(key in one.training for one in students)}
     if recipe.knowledge.weights != "mean":
         stores = [KnowledgeStore(out / "knowledge" / f"seed-{seed}", split) for seed in recipe.seeds]
-        believed["teacher_weights"] = [store.manifest["teacher"].get("weights") for store in stores]  # as distilled
+        weights = [store.manifest["teacher"].get("weights") for store in stores]  # None: written before they were kept
+        believed |= {"teacher_weights": weights} if all(weights) else {}
     return contest(
         chosen, split, metric=settings.metric, k=settings.k, seen=settings.seen, candidates=settings.candidates,
         seeds=recipe.seeds, recipe=recipe.name, lineage={**lineage, **believed},
@@ -139,7 +140,7 @@ def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:
     """Teachers as they are, students and controls as they are served, and the baselines."""
     teachers = [teacher_of(recipe, out, split, seed) for seed in recipe.seeds]
     chosen = with_members(Contestant, teachers)
-    if (recipe.evaluate.fusion or recipe.evaluate.cascade) and recipe.teacher.model != "file":
+    if recipe.evaluate.fusion or recipe.evaluate.cascade:
         chosen[0] = timed_teacher(chosen[0])
     folders = [out / "students" / f"seed-{seed}" for seed in recipe.seeds]
     for role in ROLES if recipe.control.scratch else ROLES[:2]:
@@ -165,6 +166,7 @@ def _together(recipe: Recipe, out: Path, split: Split, teachers: list[Ranker]) -
         refit = split.method == REFIT
         place, then = (out / CHOOSING, load_split(out / "data")) if refit else (out, split)
         for seed, teacher in zip(recipe.seeds, teachers, strict=True):
+            check_students(recipe, place / "students" / f"seed-{seed}")
             folder = place / "students" / f"seed-{seed}" / "student"
             learn_from.append((teacher_of(recipe, place, then, seed) if refit else teacher,
                                Trained.load(folder, then), then))

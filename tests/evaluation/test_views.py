@@ -217,9 +217,10 @@ def test_a_baseline_above_the_student_is_not_passed_over(make_report, make_model
 
 
 @pytest.mark.parametrize(("valid", "said"), [
-    ([0.1, 0.15, 0.19, 0.2, 0.22], "by 10% on validation"),
+    ([0.1, 0.15, 0.19, 0.2, 0.22], "by 10% on validation at the end"),
     ([0.1, 0.15, 0.19, 0.2, 0.209], None),  # what a falling rate brings in its last steps
     ([0.1, 0.15, 0.19, 0.2, 0.1], None),
+    ([0.1, 0.12, 0.14, 0.15, 0.16, 0.17, 0.18, 0.2, 0.23, 0.22], None),  # it stopped early by itself
     ([0.1, 0.2], None),  # nobody looked shortly before the end
 ])
 def test_a_control_that_was_cut_short_is_told_of(
@@ -228,11 +229,22 @@ def test_a_control_that_was_cut_short_is_told_of(
     models = make_models()
     control = next(i for i, one in enumerate(models) if one.role == "control")
     models[control] = dataclasses.replace(models[control], curves=[
-        {"seed": 0, "step": 100 * (i + 1) // len(valid), "seconds": 1.0, "loss": 1.0, "valid": value}
+        {"seed": 1000, "step": 100 * (i + 1) // len(valid), "seconds": 1.0, "loss": 1.0, "valid": value}
         for i, value in enumerate(valid)])
     sentences = " ".join(words.verdict_sentences(make_report(models)))
     assert ("still getting better" in sentences) is (said is not None)
     assert (said or "") in sentences
+
+
+def test_a_curve_is_read_by_the_metric_that_it_holds(make_report, make_models) -> None:
+    models = make_models()
+    control = next(i for i, one in enumerate(models) if one.role == "control")
+    rising = [0.40, 0.39, 0.45, 0.55, 0.70]
+    for metric, told in (("log_loss", False), ("ndcg@5", True)):
+        models[control] = dataclasses.replace(models[control], curves=[
+            {"seed": 0, "step": i + 1, "seconds": 1.0, "loss": 1.0, "valid": value, "metric": metric}
+            for i, value in enumerate(rising)])
+        assert ("still getting better" in " ".join(words.verdict_sentences(make_report(models)))) is told
 
 
 def test_a_control_below_popularity_is_told_of(make_report, make_models) -> None:

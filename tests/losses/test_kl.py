@@ -181,3 +181,12 @@ def test_without_the_mass_the_kept_items_are_all_there_is() -> None:
     assert everything.grad[0, 3] > 0
     kept = everything.detach().softmax(1)[:, :3].sum(1)
     assert kl(everything[:, :3], teacher, log_partition=everything.logsumexp(1), mass=kept).item() == pytest.approx(0.0)
+
+
+def test_a_row_in_which_the_teacher_rules_out_everything_costs_nothing() -> None:
+    student = torch.randn(2, 3, requires_grad=True)
+    loss = kl(student, torch.tensor([[0.0, 1.0, 2.0], [-torch.inf] * 3]))
+    loss.sum().backward()
+    assert loss[1].item() == 0.0
+    assert torch.isfinite(student.grad).all()
+    assert not student.grad[1].any()

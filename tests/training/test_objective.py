@@ -267,6 +267,16 @@ def test_gathered_scores_against_the_plain_way() -> None:
         torch.testing.assert_close(mine, plain)
 
 
+def test_gathered_scores_of_nothing_and_of_what_is_not_there() -> None:
+    q, table = torch.randn(3, 5), torch.randn(4, 5)
+    assert gathered_scores(q, table, torch.zeros(3, 0, dtype=torch.long)).shape == (3, 0)
+    many = torch.tensor([[0, 1, 2, 3, 3, 0]] * 3)  # more than there are
+    torch.testing.assert_close(gathered_scores(q, table, many), (q @ table.T).gather(1, many))
+    for wrong in (-1, 4, 10**7):
+        with pytest.raises(IndexError, match="of a table of 4"):
+            gathered_scores(q, table, torch.tensor([[0], [1], [wrong]]))
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "bpr"])
 @pytest.mark.parametrize("settings", [
     TrainSettings(score_scale=2.0), TrainSettings(negatives="full"), TrainSettings(negatives=9),

@@ -399,7 +399,7 @@ def test_a_missing_signal_is_named_with_the_command_that_makes_it(name: str, tmp
     assert name in said
     assert f"the teacher's {SOFT[name]!r}" in said
     assert "distilrec extract" in said
-    assert f'--set "knowledge.signals=[{SOFT[name]}]"`' in said
+    assert f'signals=["{SOFT[name]}"]' in said
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
 
 

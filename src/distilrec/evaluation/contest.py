@@ -82,8 +82,10 @@ class Report:
 
 def timed_teacher(teacher: Contestant) -> Contestant:
     """With the latency of its first instance, for those who compare it with a fusion or a cascade: a ranker has no
-    bundle that could be timed, so it is asked as the only source of a fusion."""
-    if not isinstance(teacher.instances[0], Ranker):
+    bundle that could be timed, so it is asked as the only source of a fusion. What looks answers up that were computed
+    elsewhere has no latency that would mean anything."""
+    first = teacher.instances[0]
+    if not isinstance(first, Ranker) or getattr(first, "looked_up", False):
         return teacher
     return replace(teacher, timed=fuse(teacher.instances[:1], name=teacher.name), requests=_REQUESTS)
 

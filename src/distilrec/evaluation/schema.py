@@ -30,7 +30,7 @@ _LATENCY = {
     "p50": _NUMBER, "p99": _NUMBER, "?cpu_p50": _NUMBER, "?cpu_p99": _NUMBER,
     "?of_100": {"p50": _NUMBER, "p99": _NUMBER, "cpu_p50": _NUMBER, "cpu_p99": _NUMBER},  # a request of 100 candidates
 }
-_CURVE = {"seed": int, "step": int, "seconds": _NUMBER, "loss": _MAYBE, "valid": _MAYBE}
+_CURVE = {"seed": int, "step": int, "seconds": _NUMBER, "loss": _MAYBE, "valid": _MAYBE, "?metric": str}
 _MODEL = {
     "name": str,
     "role": frozenset(ROLES),

@@ -23,7 +23,7 @@ _METRIC_NAMES = {
     "micro_f1": "micro F1", "macro_f1": "macro F1",
 }
 _LEADING = ("auc", "rmse", "micro_f1", "log_loss")  # of a head, whatever the main metric of the report is
-LATE = 0.05  # a rise in the last fifth of training from which on a control counts as cut short
+LATE = 0.05  # a rise after four fifths of training from which on a control counts as cut short
 _HEADLINES = {
     "distill": "Distill", "do not distill": "Do not distill", "undecided": "Undecided", None: "No verdict",
 }
@@ -95,7 +95,7 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
         verb = "is ahead of the student, though not surely" if unsure else "is better than the student"
         sentences.append(f"But {best['name']}, {what}, {verb}: "
                          f"{mean_of(best, metric):.4f} against {mean_of(student, metric):.4f}.")
-    return [*sentences, *_weak_control(report, student, metric), *_calibration(report, student, teacher)]
+    return [*sentences, *_calibration(report, student, teacher), *_weak_control(report, student, metric)]
 
 
 def _weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> list[str]:
@@ -103,11 +103,16 @@ def _weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric:
     control = model_named(report, student.get("control"))
     if control is None:
         return []
-    sign, own, found = -1 if is_lower_better(metric) else 1, mean_of(control, metric), []
-    rises = [rise for seed in report["protocol"]["seeds"] if (rise := _late_rise(control, seed, sign)) is not None]
+    found = []
+    curves: dict[int, list[Mapping[str, Any]]] = {}
+    for point in control.get("curves", ()):
+        if point["valid"] is not None:
+            curves.setdefault(point["seed"], []).append(point)
+    rises = [rise for curve in curves.values() if (rise := _late_rise(curve, metric)) is not None]
     if rises and (rise := sum(rises) / len(rises)) > LATE:
         found.append(f"But the control was still getting better when its training ended (by {rise:.0%} on validation "
-                     "in the last fifth): train both longer before you believe this.")
+                     "at the end): train both longer before you believe this.")
+    sign, own = -1 if is_lower_better(metric) else 1, mean_of(control, metric)
     popular = model_named(report, "popularity")
     theirs = mean_of(popular, metric) if popular else None
     if own is not None and theirs is not None and sign * own < sign * theirs:
@@ -116,15 +121,20 @@ def _weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric:
     return found
 
 
-def _late_rise(model: Mapping[str, Any], seed: int, sign: int) -> float | None:
-    """By which share the best validation value rose in the last fifth of a training; None where that was not seen."""
-    curve = [point for point in model.get("curves", ()) if point["seed"] == seed and point["valid"] is not None]
-    end = max((point["step"] for point in curve), default=0)
+def _late_rise(curve: list[Mapping[str, Any]], metric: str) -> float | None:
+    """By which share the validation value got better after four fifths of a training; None where nobody looked shortly
+    before that, 0 where the best one is not the last: then the training ended by itself.
+
+    metric: that of the report, where the points do not say by which they were chosen.
+    """
+    sign = -1 if is_lower_better(curve[0].get("metric", metric)) else 1
+    end = curve[-1]["step"]
     early = [sign * point["valid"] for point in curve if point["step"] <= 0.8 * end]
     seldom = not any(0.6 * end <= point["step"] <= 0.8 * end for point in curve)
     if not early or not max(early) or seldom:
         return None
-    return max(0.0, (max(sign * point["valid"] for point in curve) - max(early)) / abs(max(early)))
+    last = sign * curve[-1]["valid"]
+    return (last - max(early)) / abs(max(early)) if last >= max(sign * point["valid"] for point in curve) else 0.0
 
 
 def _against_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> str:

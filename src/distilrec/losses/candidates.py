@@ -24,7 +24,7 @@ def log_partition(
         positives: each [B] or [B, K], scores of items that are certainly among the candidates.
         log_expected: [N] or one number, log of the expected draws of each negative. Subtracting it makes
             the sum over the sample an unbiased estimate of the sum over the catalog (log-Q correction).
-        temperature: t, a number or [B].
+        temperature: t, a number or [B]; no gradient reaches it.
         left_out: (rows, columns) of the negatives that do not count, since they are among the positives.
 
     Source: Bengio & Senécal, AISTATS 2003; Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019.

@@ -40,7 +40,8 @@ def kl(
         teacher = teacher.masked_fill(~mask, torch.finfo(teacher.dtype).min)  # -inf: NaN where all of a row is masked
         student = student.masked_fill(~mask, -torch.inf)
     log_p = teacher.log_softmax(1)
-    p = log_p.exp() if mask is None else log_p.exp() * mask
+    p = log_p.exp().nan_to_num(0.0)  # a row in which the teacher rules out everything costs nothing
+    p = p if mask is None else p * mask
     log_z = student.logsumexp(1) if log_partition is None else log_partition
     rest_term: Tensor | float = 0.0
     if mass is not None and log_partition is not None:

@@ -31,6 +31,8 @@ class FileTeacher:
     count them and show three.
     """
 
+    looked_up = True  # its answers were computed elsewhere
+
     def __init__(self, path: str | Path, split: Split, *, name: str = "", temperature: float = 0.1) -> None:
         self.path = Path(path)
         self.name = name or self.path.stem

@@ -175,8 +175,8 @@ def _check_terms(model: Any, losses: Mapping[str, float], knowledge: Knowledge |
             raise KnowledgeError(problem(
                 f"the loss {name!r} needs the teacher's {SOFT[name]!r}; the store holds {', '.join(knowledge.signals)}",
                 f"a store with {SOFT[name]!r}",
-                f'run `distilrec extract RECIPE --set "knowledge.signals=[{SOFT[name]}]"`, '
-                f'or in Python dr.extract(teacher, split, signals=["{SOFT[name]}"])'))
+                "run `distilrec extract` with this recipe, which keeps what its losses need, or in Python "
+                f'dr.extract(teacher, split, signals=["{SOFT[name]}"])'))
         if (kind := student_lacks(model, name)) is not None:
             raise RecipeError(problem(f"the loss {name!r} with a student of kind {type(model).__name__}", kind,
                                       "choose another student or loss"))
