@@ -308,3 +308,14 @@ def test_a_misspelled_argument_of_distill_is_named(split: Split, store: Knowledg
         dr.distill("mf", split, store, start="none", **{given: 1})
     assert f"mf has no setting '{given}', did you mean '{meant}'?" in str(caught.value)
     assert "of the call: audit, chosen, content" in str(caught.value)
+
+
+def test_what_a_notebook_shows_is_a_line(split: Split, store: KnowledgeStore, tmp_path: Path) -> None:
+    made = dr.distill("mf", split, store, start="none", dim=2, epochs=1, metric="ndcg@5")
+    bundle = dr.export(made, tmp_path / "bundle")
+    report = dr.evaluate(split, student=bundle, baselines=["popularity"], k=[5], metric="ndcg@5")
+    for shown, part in ((split, f"{split.n_items} items"), (split.dataset, "30 users"), (made, "control=Trained("),
+                        (made.model, "mf"), (store, "of sasrec"), (bundle, "20 items"), (report, "student, control")):
+        assert "\n" not in repr(shown)
+        assert len(repr(shown)) < 300
+        assert part in repr(shown)

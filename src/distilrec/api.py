@@ -55,6 +55,9 @@ class Student:
     split: Split | RowSplit
     scratch: Trained | None = None  # the control once more, without any item content
 
+    def __repr__(self) -> str:
+        return f"Student({self.model}, control={self.control})"
+
     @property
     def name(self) -> str:
         return self.model.name

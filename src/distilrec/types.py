@@ -74,6 +74,9 @@ class Dataset:
     timed: bool = True  # False: timestamps are positions or absent, so a split by time is refused
     quarantine: pa.Table | None = None  # bad rows set aside: file, line, reason, content
 
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, {self.n_users:,} users, {self.n_items:,} items)"
+
     @cached_property
     def digest(self) -> str:
         """Changes with any event, key or item text; independent of the name and of the machine."""
@@ -187,6 +190,9 @@ class Split:
                 f"split bounds of shape {self.bounds.shape} for {self.dataset.n_users} users",
                 "one row of four rising positions per user", "build the split with distilrec.prepare",
             ))
+
+    def __repr__(self) -> str:
+        return f"Split({self.dataset}, {self.method}, {', '.join(f'{self.n_events(part):,} {part}' for part in PARTS)})"
 
     @cached_property
     def digest(self) -> str:

@@ -88,6 +88,10 @@ class RowSplit:
     def __len__(self) -> int:
         return len(self.parts)
 
+    def __repr__(self) -> str:
+        rows, heads = ", ".join(f"{self.n_rows(part):,} {part}" for part in PARTS), ", ".join(h.name for h in self.heads)
+        return f"RowSplit({self.name!r}, {len(self.features)} features -> {heads}, {rows})"
+
     @cached_property
     def outputs(self) -> Outputs:
         return Outputs(self.heads)

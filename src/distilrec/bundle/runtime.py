@@ -111,6 +111,9 @@ class Bundle:
         self._ids = {key: i for i, key in enumerate(item_keys)}
         self._users = None if user_keys is None else {key: i for i, key in enumerate(user_keys)}
 
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, {self.n_items:,} items, {self.parameters:,} parameters)"
+
     @property
     def name(self) -> str:
         return str(self.config.get("student", "student"))

@@ -60,6 +60,9 @@ class Report:
     def __getitem__(self, key: str) -> Any:
         return self.document[key]
 
+    def __repr__(self) -> str:
+        return f"Report({self.verdict}, {', '.join(model['name'] for model in self.document['models'])})"
+
     def __str__(self) -> str:
         from rich.console import Console
 

@@ -67,6 +67,9 @@ class KnowledgeStore:
                                              f"SHA-256 {entry['sha256']}", _AGAIN))
             self._arrays[name] = map_file(path)
 
+    def __repr__(self) -> str:
+        return f"KnowledgeStore({str(self.folder)!r}, of {self.manifest['teacher']['name']}, {', '.join(self.signals)})"
+
     @property
     def signals(self) -> Mapping[str, Signal]:
         return self._signals

@@ -64,6 +64,10 @@ class TrainedRows:
     def outputs(self) -> Outputs:
         return Outputs(self.heads)
 
+    def __repr__(self) -> str:
+        valid = self.training.get("valid", {})
+        return f"TrainedRows({self.name!r}, {self.architecture}, {self.parameters:,} parameters, valid={valid})"
+
     @property
     def parameters(self) -> int:
         """Every number the model reads to answer."""

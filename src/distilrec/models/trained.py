@@ -41,6 +41,10 @@ class Trained:
     device: str = "cpu"
     content: np.ndarray | None = None  # float32 [I, C], the item content it was given; not saved with it
 
+    def __repr__(self) -> str:
+        valid = self.training.get("valid", {})
+        return f"Trained({self.name!r}, {self.architecture}, {self.parameters:,} parameters, valid={valid})"
+
     @property
     def parameters(self) -> int:
         """Every number the model reads to answer, frozen tables included."""
