@@ -67,6 +67,8 @@ METHODS: dict[str, Method] = {
     "kl, consistency": Method("decisions by agreement of student and teacher", TRUST,
                               of={"weighting": ["consistency"]}),
     "kl, curriculum": Method("easy decisions first", TRUST, of={"weighting": ["curriculum"]}),
+    "kl, all teachers": Method("soft labels of all teachers of the set, mixed equally", KL, "equal"),
+    "kl, all teachers by agreement": Method("the same, each weighed by user and item", KL, "agreement"),
     "born again": Method("soft labels of the best student alone", KL, "self"),
     "kl and topology": Method("soft labels and full topology",
                               [{"losses": {"kl": 1.0, "full_topology": w}, "temperature": t, "weight_decay": d}

@@ -17,7 +17,9 @@ class Method:
 
     meaning: str
     trials: list[dict[str, Any]]
-    teacher: str = "given"  # "given": the teacher of the set; "self": the best student alone; "none"
+    # "given": the teacher of the set; "equal", "agreement": all its teachers, so weighed; "self": the best student
+    # alone; "none"
+    teacher: str = "given"
     of: dict[str, Any] = field(default_factory=dict)  # of every trial
     whole: bool = False  # trials as long as what is tested: those whom all are compared with must not be cut short
 

@@ -62,22 +62,27 @@ class Bench:
     """One set, one teacher, one width, and the folder of its trials."""
 
     def __init__(self, name: str, teacher: str, width: int, out: Path) -> None:
-        self.facts, self.width, self.teacher_name = SETS[name], width, teacher
+        self.facts, self.width, self.teacher_name, self.shared = SETS[name], width, teacher, out / name
         self.metric, self.k, self.top_k = self.facts["metric"], self.facts["k"], self.facts.get("top_k", 100)
         self.chosen_by = self.facts.get("chosen_by", self.metric)  # the metric of validation
         self.out, self.alone = out / f"{name}-{teacher}-{width}", out / f"{name}-{width}"
         data = Path(os.environ["DISTILREC_DATA"]) / self.facts["data"]
         self.split = dr.prepare(data, split={"method": self.facts["split"]}, text=self.facts.get("text", ()))
         self.methods, self.common = self.facts["methods"].METHODS, self.facts["methods"].COMMON
-        self.teacher = dr.teach(teacher, self.split, folder=out / f"{name}-{teacher}", metric=self.chosen_by,
-                                **self.facts["teachers"][teacher], **self._reader())
-        self.store = dr.extract(self.teacher, self.split, folder=out / f"{name}-{teacher}-knowledge",
-                                top_k=self.top_k, signals=self.facts["signals"])
+        self.teacher, self.store = self._taught(teacher)
 
-    def _reader(self) -> dict[str, str]:
-        return {"encoder": self.facts["encoder"]} if "encoder" in self.facts else {}
+    def _taught(self, teacher: str) -> tuple[Any, KnowledgeStore]:
+        reader = {"encoder": self.facts["encoder"]} if "encoder" in self.facts else {}
+        made = dr.teach(teacher, self.split, folder=self.shared.with_name(f"{self.shared.name}-{teacher}"),
+                        metric=self.chosen_by, **self.facts["teachers"][teacher], **reader)
+        folder = self.shared.with_name(f"{self.shared.name}-{teacher}-knowledge")
+        return made, dr.extract(made, self.split, folder=folder, top_k=self.top_k, signals=self.facts["signals"])
 
     def knowledge(self, method: Method) -> KnowledgeStore:
+        if method.teacher in ("equal", "agreement"):
+            stores = [self._taught(name)[1] for name in self.facts["teachers"]]
+            folder = self.shared.with_name(f"{self.shared.name}-{method.teacher}-knowledge")
+            return dr.blend(stores, self.split, weights=method.teacher, top_k=self.top_k, folder=folder)
         if method.teacher != "self":
             return self.store
         best = read_json(self.folder("alone") / "best.json")
@@ -153,7 +158,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="names of the set's methods; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "methods")
     options = parser.parse_args()
-    names = list(SETS[options.set]["methods"].METHODS)
+    several = len(SETS[options.set]["teachers"]) > 1
+    names = [name for name, method in SETS[options.set]["methods"].METHODS.items()
+             if several or method.teacher not in ("equal", "agreement")]
     if unknown := set(options.methods or ()) - set(names):
         parser.error(f"{', '.join(sorted(unknown))}: the methods of {options.set} are {', '.join(names)}")
     teacher = options.teacher or next(iter(SETS[options.set]["teachers"]))

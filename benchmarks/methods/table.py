@@ -44,7 +44,8 @@ def page(documents: list[dict[str, Any]]) -> str:
     tables = [_methods(one) for one in documents if "teacher" in one]
     costs = [_costs(one) for one in documents if "costs" in one]
     wrong = [_wrong(one) for one in documents if "noise" in one]
-    return "\n".join([HEAD, *tables, *costs, *wrong])
+    fusions = [_fusions(one) for one in documents if "fusions" in one]
+    return "\n".join([HEAD, *tables, *fusions, *costs, *wrong])
 
 
 def _methods(one: dict[str, Any]) -> str:
@@ -90,6 +91,19 @@ def _costs(one: dict[str, Any]) -> str:
              "| method | ms | × plain | MB |", "| --- | ---: | ---: | ---: |"]
     lines += [f"| {row['method']} | {row['step_ms']:.1f} | {row['times_plain']:.2f} | {row['peak_mb']:.0f} |"
               for row in sorted(one["costs"], key=lambda row: row["times_plain"])]
+    return "\n".join([*lines, ""])
+
+
+def _fusions(one: dict[str, Any]) -> str:
+    lines = [f"## Teacher and student together: {NAMES[one['set']]}", "",
+             f"{_name(one['metric'])} on test, and what a single request costs on one core (median). The student is "
+             f"that of the row kl above (width {one['width']}), served from its bundle; the teacher, "
+             f"{one['teacher_name']}, is asked by torch. `cascade-50`: the student retrieves, the teacher re-ranks the "
+             f"first 50. `{one['command']}`, {one['date']}, commit {one['commit']}, {one['hardware']}, "
+             f"seeds {', '.join(map(str, one['seeds']))}.", "",
+             "| model | test | ± | ms | CPU ms |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines += [f"| {row['model']} | {row['test']:.4f} | {row['std']:.4f} | {row['ms']:.2f} | {row['cpu_ms']:.2f} |"
+              for row in one["fusions"]]
     return "\n".join([*lines, ""])
 
 

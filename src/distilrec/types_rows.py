@@ -89,7 +89,8 @@ class RowSplit:
         return len(self.parts)
 
     def __repr__(self) -> str:
-        rows, heads = ", ".join(f"{self.n_rows(part):,} {part}" for part in PARTS), ", ".join(h.name for h in self.heads)
+        rows = ", ".join(f"{self.n_rows(part):,} {part}" for part in PARTS)
+        heads = ", ".join(head.name for head in self.heads)
         return f"RowSplit({self.name!r}, {len(self.features)} features -> {heads}, {rows})"
 
     @cached_property

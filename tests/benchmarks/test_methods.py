@@ -33,7 +33,8 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.syspath_prepend(str(folder))
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in {"run", "table", "methods", "factorizations", "sequences", "noisy", "costs", "kept", "rivals"}:
+        if name in {"run", "table", "methods", "factorizations", "sequences", "noisy", "costs", "fusions", "kept",
+                    "rivals"}:
             del sys.modules[name]
 
 
@@ -93,19 +94,21 @@ def test_a_run_is_kept_and_goes_on(
         "alone": method("no teacher", [{"losses": {"cross_entropy": 1.0}, "weight_decay": d} for d in (0.0, 0.1)],
                         "none"),
         "kl": method("soft labels", [{"losses": {"kl": 1.0}, "temperature": t} for t in (0.5, 1.0)]),
+        "all teachers": method("mixed", [{"losses": {"kl": 1.0}, "temperature": 1.0}], "agreement"),
         "born again": method("of itself", [{"losses": {"kl": 1.0}, "temperature": 1.0}], "self"),
     }
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run, "SETS", {"small": {
         "data": "small", "split": "given", "metric": "recall@5", "k": 5, "methods": small, "student": "mf",
-        "teachers": {"ease": {}}, "signals": []}})
+        "teachers": {"ease": {}, "user_knn": {}}, "signals": []}})
     monkeypatch.setenv("DISTILREC_DATA", str(tmp_path))
     monkeypatch.setattr(dr, "prepare", lambda *_, **__: checkerboard())
     monkeypatch.setattr(sys, "argv", ["run.py", "small", "--width", "8", "--out", str(tmp_path / "out")])
     run.main()
+    assert (tmp_path / "out" / "small-agreement-knowledge" / "manifest.json").exists()
     kept = read_json(tmp_path / "benchmarks" / "results" / "methods" / "small-ease-8.json")
     assert [row["method"] for row in kept["rows"]] == list(small.METHODS)
-    assert [row["trials"] for row in kept["rows"]] == [2, 2, 1]
+    assert [row["trials"] for row in kept["rows"]] == [2, 2, 1, 1]
     assert all(len(row["test"]) == 3 for row in kept["rows"])
     assert "beside_control_tail" in kept["rows"][1]
     capsys.readouterr()
@@ -118,6 +121,20 @@ def test_a_run_is_kept_and_goes_on(
     assert "trial" not in capsys.readouterr().out
     again = read_json(tmp_path / "benchmarks" / "results" / "methods" / "small-ease-8.json")
     assert [row["test"] for row in again["rows"]] == [row["test"] for row in kept["rows"]]
+
+    # teacher and the students of the row kl together
+    fusions, table = scripts("fusions"), scripts("table")
+    monkeypatch.setattr(fusions, "ROOT", tmp_path)
+    monkeypatch.setattr(fusions, "SETS", run.SETS)
+    monkeypatch.setattr(fusions, "DEPTHS", (2, 6))
+    monkeypatch.setattr(sys, "argv", ["fusions.py", "small", "--width", "8", "--out", str(tmp_path / "out")])
+    fusions.main()
+    together = read_json(tmp_path / "benchmarks" / "results" / "methods" / "fusions-small-8.json")
+    names = ["teacher", "student", "fusion-weighted", "fusion-rrf", "fusion-learned", "cascade-2", "cascade-6"]
+    assert [row["model"] for row in together["fusions"]] == names
+    assert all(row["ms"] > 0 for row in together["fusions"])
+    monkeypatch.setitem(table.NAMES, "small", "Small")
+    assert "| cascade-6 |" in table.page([together])
 
 
 def test_an_unknown_method_is_told(scripts: Any, monkeypatch: pytest.MonkeyPatch,
