@@ -24,6 +24,7 @@ from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
 from distilrec.recipe import Recipe
 from distilrec.recipe_yaml import dump_recipe, parse_recipe
+from distilrec.stages_shared import told
 
 RECIPE = """
 name: small shop
@@ -148,6 +149,15 @@ def test_a_bundle_keeps_seen_items_where_the_recipe_says_so(finished: Path, tmp_
     assert json.loads((finished / "bundle" / "config.json").read_text())["seen"] == "drop"
     pipeline.stage_export(recipe_of("evaluate.seen=keep"), tmp_path / "run", split, say=lambda line: None)
     assert json.loads((tmp_path / "run" / "bundle" / "config.json").read_text())["seen"] == "keep"
+
+
+def test_a_report_says_what_was_trained_and_names_no_folder(finished: Path, tmp_path: Path) -> None:
+    recipe = told(recipe_of("data.shop=null", f"data.path={tmp_path / 'logs' / 'clicks.csv'}"))
+    assert recipe["data"]["path"] == "clicks.csv"
+    report = json.loads((finished / "report.json").read_text())
+    assert report["recipe"]["student"]["losses"] == recipe_of().student.losses
+    assert report["recipe"]["name"] == recipe_of().name
+    assert "device" not in report["recipe"]
 
 
 def test_a_changed_setting_is_trained_anew(finished: Path) -> None:

@@ -33,6 +33,9 @@ def test_members_are_extracted_one_by_one_and_blended(tmp_path: Path) -> None:
     report = pipeline.run(parse_recipe(RECIPE), tmp_path, say=lambda line: None)
     assert [(model["name"], model["role"]) for model in report["models"]][:3] == [
         ("teacher", "teacher"), ("member 1: sasrec", "member"), ("member 2: ease", "member")]
+    assert report["recipe"]["knowledge"]["weights"] == "agreement"
+    (note,) = report.document["notes"]
+    assert "mixture with weights: agreement" in note and "ease" in note
     (weights,) = report["lineage"]["teacher_weights"]
     assert [one["member"] for one in weights] == ["sasrec", "ease"]
     for kind in ("of_user", "of_item"):

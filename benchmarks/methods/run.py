@@ -87,7 +87,8 @@ class Bench:
             return self.store
         best = read_json(self.folder("alone") / "best.json")
         trained = self.train("alone", best["trial"], SEEDS[0], LONGER)
-        return dr.extract(trained, self.split, folder=self.out / "self-knowledge", top_k=self.top_k)
+        return dr.extract(trained, self.split, folder=self.out / "self-knowledge", top_k=self.top_k,
+                          content=self.store.vectors("content"))
 
     def folder(self, name: str) -> Path:
         """Where the trials of a method are; who learns from nobody is the same beside any teacher."""

@@ -124,7 +124,8 @@ def _teacher(recipe: Recipe) -> Iterator[Fault]:
     if teacher.members and teacher.copies > 1:
         yield ("teacher", "copies"), repr(teacher.copies), "members or copies, not both"
     if recipe.student.start == "teacher" and not any(_has_vectors(one.model) for _, one in _taught_by(teacher)):
-        yield (("student", "start"), f"'teacher', and {teacher.model} has no item vectors",
+        who = ", ".join(one.model for one in teacher.members) or teacher.model
+        yield (("student", "start"), f"'teacher' (which is the default), and {who}: no item vectors",
                "start: none, or a teacher with item vectors")
     if teacher.model != "file" or teacher.members:
         return

@@ -149,8 +149,8 @@ def check_students(recipe: Recipe, folder: Path) -> None:
         how = "were trained by other settings" if _stamp_of(folder) else "are not known to be of these settings"
         raise KnowledgeError(problem(f"the students in {folder} {how}",
                                      "those of this recipe's sections student, control, tune, knowledge and teacher",
-                                     "run `distilrec distill` with this recipe (and the same --set) first; what is "
-                                     "finished is not trained again"))
+                                     "run `distilrec distill` with this recipe (and the same --set) first, which "
+                                     "trains what differs anew in its place; another --out keeps both"))
 
 
 def describe(split: Split | RowSplit) -> str:

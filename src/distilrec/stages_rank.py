@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from distilrec.models import BASELINES
 from distilrec.models.trained import Trained
 from distilrec.recipe import ModelSection, Recipe
 from distilrec.runfolder import cache_folder, check_students
-from distilrec.stages_shared import CHOOSING, ROLES, member_seed, same_weights, training_of, with_members
+from distilrec.stages_shared import CHOOSING, ROLES, member_seed, same_weights, told, training_of, with_members
 from distilrec.teachers.ensemble import Ensemble
 from distilrec.types import Ranker, Split
 
@@ -126,14 +126,22 @@ def report(recipe: Recipe, out: Path, split: Split, lineage: Mapping[str, Any]) 
     # which of the teacher's knowledge was believed, by seed: what was left out belongs into the report
     believed: dict[str, Any] = {key: [one.training.get(key) for one in students] for key in ("trust", "audit")
                 if any(key in one.training for one in students)}
+    notes: list[str] = []
     if recipe.knowledge.weights != "mean":
         stores = [KnowledgeStore(out / "knowledge" / f"seed-{seed}", split) for seed in recipe.seeds]
         weights = [store.manifest["teacher"].get("weights") for store in stores]  # None: written before they were kept
         believed |= {"teacher_weights": weights} if all(weights) else {}
+        notes = [_who_taught(recipe.knowledge.weights, weights[0] or [])]
     return contest(
         chosen, split, metric=settings.metric, k=settings.k, seen=settings.seen, candidates=settings.candidates,
-        seeds=recipe.seeds, recipe=recipe.name, lineage={**lineage, **believed},
+        seeds=recipe.seeds, recipe=told(recipe), lineage={**lineage, **believed}, notes=notes,
     )
+
+
+def _who_taught(how: str, weights: Sequence[Mapping[str, Any]]) -> str:
+    shares = ", ".join(f"{one['member']} {one['of_user']:.0%} by user, {one['of_item']:.0%} by item" for one in weights)
+    return ("The row teacher, and what is compared with it, is the mean of its members' log-probabilities. The student "
+            f"was taught by their mixture with weights: {how}" + (f" (on the average {shares})." if shares else "."))
 
 
 def _contestants(recipe: Recipe, out: Path, split: Split) -> list[Contestant]:

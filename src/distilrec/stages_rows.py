@@ -24,7 +24,7 @@ from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.predictor import TrainedRows
 from distilrec.recipe import ModelSection, Recipe, TeacherSection
 from distilrec.runfolder import cache_folder
-from distilrec.stages_shared import ROLES, member_seed, same_weights, training_of, with_members
+from distilrec.stages_shared import ROLES, member_seed, same_weights, told, training_of, with_members
 from distilrec.teachers.row_ensemble import RowEnsemble, learn_weights
 from distilrec.teachers.row_local import LocalEnsemble
 from distilrec.types_rows import Predictor, RowSplit
@@ -127,7 +127,7 @@ def report(recipe: Recipe, out: Path, split: RowSplit, lineage: Mapping[str, Any
         chosen.append(RowContestant("single-task", "control", alone, train_seconds=facts["train_seconds"]))
     chosen += [RowContestant(n, "baseline", [fit_row_baseline(n, split, metric=metric)])
                for n in recipe.evaluate.baselines]
-    return row_contest(chosen, split, metric=metric, seeds=recipe.seeds, recipe=recipe.name, lineage=lineage,
+    return row_contest(chosen, split, metric=metric, seeds=recipe.seeds, recipe=told(recipe), lineage=lineage,
                        slices=recipe.evaluate.slices)
 
 

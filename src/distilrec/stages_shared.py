@@ -13,7 +13,7 @@ from distilrec.recipe import Recipe
 from distilrec.recipe_checks import MEMBER_STEP
 from distilrec.training.settings import TrainSettings
 
-__all__ = ["CHOOSING", "ROLES", "member_seed", "same_weights", "training_of", "with_members"]
+__all__ = ["CHOOSING", "ROLES", "member_seed", "same_weights", "told", "training_of", "with_members"]
 
 CHOOSING = "choosing"  # in a run folder: the run on the carved validation part, of which only the choices are kept
 _SHOWN_MEMBERS = 6  # of an ensemble get rows of their own in the report
@@ -28,6 +28,17 @@ def member_seed(seed: int, index: int) -> int:
 def training_of(train: TrainSettings, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Training settings as keyword arguments, with the device and the seed of the run."""
     return {**dict(train), "device": recipe.device, "seed": seed}
+
+
+def told(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for the report: all that was set or left at its default. Of paths only the last part, for a report
+    goes to others."""
+    whole = recipe.model_dump(mode="json", exclude={"device", "threads"})
+    for section in (whole["data"], whole["teacher"], *whole["teacher"]["members"]):
+        for key in ("path", "items", "users"):
+            if section.get(key) is not None:
+                section[key] = Path(section[key]).name
+    return whole
 
 
 def with_members(contestant: Callable[..., Any], teachers: Sequence[Any]) -> list[Any]:

@@ -221,7 +221,8 @@ def test_a_baseline_above_the_student_is_not_passed_over(make_report, make_model
     ([0.1, 0.15, 0.19, 0.2, 0.209], None),  # what a falling rate brings in its last steps
     ([0.1, 0.15, 0.19, 0.2, 0.1], None),
     ([0.1, 0.12, 0.14, 0.15, 0.16, 0.17, 0.18, 0.2, 0.23, 0.22], None),  # it stopped early by itself
-    ([0.1, 0.2], None),  # nobody looked shortly before the end
+    ([0.1, 0.2], "by 100% on validation at the end"),
+    ([0.1], None),
 ])
 def test_a_control_that_was_cut_short_is_told_of(
     make_report, make_models, valid: list[float], said: str | None
@@ -255,3 +256,15 @@ def test_a_control_below_popularity_is_told_of(make_report, make_models) -> None
     control = next(one for one in models if one.role == "control")
     strong = dataclasses.replace(popular, test={name: values + 0.01 for name, values in control.test.items()})
     assert told in " ".join(words.verdict_sentences(make_report([*models[:3], strong])))
+    weak = make_report([*models[:3], strong])
+    assert words.headline(weak) == "Undecided"
+    assert "hence no verdict" in words.verdict_sentences(weak)[-1]
+
+
+def test_a_member_that_beats_the_whole_is_told_of(make_report, make_models) -> None:
+    models = make_models()
+    worse, better = (dataclasses.replace(models[0], name=f"member {i}: x", role="member", test={
+        name: values * factor for name, values in models[0].test.items()}) for i, factor in ((1, 0.5), (2, 1.2)))
+    said = " ".join(words.verdict_sentences(make_report([models[0], worse, better, *models[1:]])))
+    assert "But member 2: x alone is better than the whole teacher" in said
+    assert "member 1" not in said

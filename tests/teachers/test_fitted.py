@@ -96,7 +96,7 @@ def test_faults_in_recipes_are_told(text: str, expected: str) -> None:
 
 
 def test_a_start_from_vectors_that_the_teacher_does_not_have_is_a_fault() -> None:
-    with pytest.raises(RecipeError, match="ease has no item vectors"):
+    with pytest.raises(RecipeError, match="ease: no item vectors"):
         parse_recipe("name: x\nteacher: {model: ease}\n")
     parse_recipe("name: x\nteacher: {model: als}\n")
     parse_recipe("name: x\nteacher: {members: [{model: ease}, {model: mf}]}\n")

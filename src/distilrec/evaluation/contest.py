@@ -119,6 +119,7 @@ def contest(
     seen: str = "drop", candidates: Any = "full", seeds: Sequence[int] = (0,),
     recipe: str | dict[str, Any] | None = None,
     lineage: Mapping[str, Any] | None = None, vectors: np.ndarray | None = None, requests: int = 1000,
+    notes: Sequence[str] = (),
 ) -> Report:
     """Read the test part, once, and report on every contestant.
 
@@ -140,7 +141,7 @@ def contest(
                 "k": list(k), "seen": seen}
     return Report(build_report(
         task="rank", recipe=recipe, dataset=dataset_facts(split), protocol=protocol, models=results, metric=metric,
-        lineage={"split_digest": split.digest, **(lineage or {}), **_weights(contestants)},
+        lineage={"split_digest": split.digest, **(lineage or {}), **_weights(contestants)}, notes=notes,
     ))
 
 

@@ -81,6 +81,7 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     teacher = next(iter(of_role(report, "teacher")), None)
     if teacher is not None:
         sentences.append(_against_teacher(student, teacher, metric))
+        sentences += _better_members(report, teacher, metric)
     if student["gap_closed"] is not None:
         sentences.append(_gap(student["gap_closed"]))
     elif teacher is not None and model_named(report, student.get("control")) is not None:
@@ -96,6 +97,16 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
         sentences.append(f"But {best['name']}, {what}, {verb}: "
                          f"{mean_of(best, metric):.4f} against {mean_of(student, metric):.4f}.")
     return [*sentences, *_calibration(report, student, teacher), *_weak_control(report, student, metric)]
+
+
+def _better_members(report: Mapping[str, Any], teacher: Mapping[str, Any], metric: str) -> list[str]:
+    """Members of an ensemble that are surely better than all of them together."""
+    sign = -1 if is_lower_better(metric) else 1
+    better = [one for one in of_role(report, "member")
+              if (found := comparison_of(report, teacher["name"], one["name"], metric)) is not None
+              and max(sign * bound for bound in found["interval"]) < 0]
+    return [f"But {one['name']} alone is better than the whole teacher ({mean_of(one, metric):.4f} against "
+            f"{mean_of(teacher, metric):.4f}): let it teach alone, or weigh the members." for one in better[:1]]
 
 
 def _weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> list[str]:
@@ -117,7 +128,7 @@ def _weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric:
     theirs = mean_of(popular, metric) if popular else None
     if own is not None and theirs is not None and sign * own < sign * theirs:
         found.append(f"But the control is worse than popularity ({own:.4f} against {theirs:.4f}), so it was not "
-                     "trained well, and whoever beats it shows nothing.")
+                     "trained well, and whoever beats it shows nothing: hence no verdict to distill.")
     return found
 
 
@@ -130,7 +141,7 @@ def _late_rise(curve: list[Mapping[str, Any]], metric: str) -> float | None:
     sign = -1 if is_lower_better(curve[0].get("metric", metric)) else 1
     end = curve[-1]["step"]
     early = [sign * point["valid"] for point in curve if point["step"] <= 0.8 * end]
-    seldom = not any(0.6 * end <= point["step"] <= 0.8 * end for point in curve)
+    seldom = not any(0.5 * end <= point["step"] <= 0.8 * end for point in curve)
     if not early or not max(early) or seldom:
         return None
     last = sign * curve[-1]["valid"]

@@ -37,6 +37,9 @@ class Fitted:
         self.arrays, self.settings, self.split_digest = arrays, settings, split_digest
         self.training = training or {}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings}, {self.parameters:,} parameters)"
+
     def raw_scores(self, histories: Histories) -> np.ndarray:
         """float32 [B, I]."""
         raise NotImplementedError
