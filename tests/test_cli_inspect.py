@@ -12,6 +12,7 @@ from rich.console import Console
 from distilrec.cli_inspect import print_anything, print_comparison
 from distilrec.cli_views import print_plan
 from distilrec.evaluation.report import ModelResult, build_report, write_report
+from distilrec.files import read_json, write_json
 from distilrec.recipe_yaml import dump_recipe, parse_recipe
 
 RECIPE = """
@@ -111,6 +112,26 @@ def test_a_run_says_of_every_stage_how_far_it_is(out: Path) -> None:
     assert [found[stage] for stage in ("teach", "extract", "distill")] == ["done"] * 3
     assert found["export"] == "begun, 4 of 5 parts are there"
     assert found["evaluate"] == "not yet"
+
+
+def test_a_model_that_was_trained_again_leaves_export_and_report_out_of_date(out: Path) -> None:
+    touch(out / "bundle" / "digests.json", out / "bundle" / "metrics.json")
+    models = [out / f"students/seed-{s}/{role}" for s in (0, 1) for role in ("student", "control")]
+    touch(*(model / "model.json" for model in models), *(model.with_name(f"{model.name}.json") for model in models))
+    weights = {str(model.relative_to(out)): "a" for model in models}
+    for model in models:
+        write_json(model / "model.json", {"digest": "a"})
+    touch(*(model.with_name(f"{model.name}.json") for model in models))
+    report = read_json(report_at(out / "made" / "report.json", 0.3))
+    write_json(out / "report.json", {**report, "lineage": {"weights": weights}})
+    found = stages(out)
+    assert (found["export"], found["evaluate"]) == ("done", "done")
+    assert "other models" not in shown(print_anything, out, width=140)
+    write_json(models[0] / "model.json", {"digest": "b"})
+    found = stages(out)
+    assert found["export"].startswith("out of date")
+    assert found["evaluate"].startswith("out of date")
+    assert "report that follows is of other models" in shown(print_anything, out, width=140)
 
 
 def test_a_teacher_that_is_a_file_is_never_missing(out: Path) -> None:

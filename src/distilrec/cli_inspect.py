@@ -182,7 +182,17 @@ def _run(path: Path, console: Console) -> None:
     print_plan(recipe, path, console)
     console.print(pairs("Stages", _stages(recipe, path)))
     if (path / "report.json").is_file():
+        if _other_weights(path):
+            console.print("The report that follows is of other models than those that lie here now.",
+                          style="bold yellow")
         print_report(read_report(path / "report.json"), console=console)
+
+
+def _other_weights(out: Path) -> bool:
+    """Whether a model of the report has been trained again since."""
+    weights = read_json(out / "report.json")["lineage"].get("weights", {})
+    return any((out / place / "model.json").is_file() and read_json(out / place / "model.json").get("digest") != digest
+               for place, digest in weights.items())
 
 
 def _stages(recipe: Recipe, out: Path) -> dict[str, str]:
@@ -209,9 +219,18 @@ def _stages(recipe: Recipe, out: Path) -> dict[str, str]:
         there = sum(file.is_file() for file in files)
         part = f"begun, {there} of {len(files)} parts are there" if there else "not yet"
         shown[stage] = "done" if there == len(files) else part
+    if shown["export"] == "done" and any(_newer(place / "model.json", place.with_name(f"{place.name}.json"))
+                                         for place in pairs_of):
+        shown["export"] = "out of date, a model was trained after it"
+    if shown["evaluate"] == "done" and _other_weights(out):
+        shown["evaluate"] = "out of date, of other models"
     if not places:
         shown["teach"] = "nothing to do, the teacher is a file"
     return shown
+
+
+def _newer(a: Path, b: Path) -> bool:
+    return a.stat().st_mtime_ns > b.stat().st_mtime_ns
 
 
 def _recipe(path: Path, console: Console) -> None:
