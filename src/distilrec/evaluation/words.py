@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from distilrec.evaluation.doubts import better_members, weak_control
+from distilrec.evaluation.lookup import comparison_of, mean_of, model_named, of_role
 from distilrec.evaluation.pointwise import CHANCE, base_name
 from distilrec.evaluation.verdict import is_lower_better, room
 
@@ -23,30 +25,14 @@ _METRIC_NAMES = {
     "micro_f1": "micro F1", "macro_f1": "macro F1",
 }
 _LEADING = ("auc", "rmse", "micro_f1", "log_loss")  # of a head, whatever the main metric of the report is
-LATE = 0.05  # a rise after four fifths of training from which on a control counts as cut short
 _HEADLINES = {
     "distill": "Distill", "do not distill": "Do not distill", "undecided": "Undecided", None: "No verdict",
 }
 
 
-def of_role(report: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
-    """The models of one role, in the order of the report."""
-    return [model for model in report["models"] if model["role"] == role]
-
-
-def model_named(report: Mapping[str, Any], name: str | None) -> dict[str, Any] | None:
-    return next((model for model in report["models"] if model["name"] == name), None)
-
-
 def main_student(report: Mapping[str, Any]) -> dict[str, Any] | None:
     """The first student of the report: the one that the verdict is about."""
     return next(iter(of_role(report, "student")), None)
-
-
-def mean_of(model: Mapping[str, Any], metric: str, part: str = "test") -> float | None:
-    """The mean over seeds, None where it was not measured."""
-    stats = model["metrics"][part].get(metric)
-    return None if stats is None else stats["mean"]
 
 
 def _no_gap(report: Mapping[str, Any], teacher: str, control: str, metric: str) -> str:
@@ -56,12 +42,6 @@ def _no_gap(report: Mapping[str, Any], teacher: str, control: str, metric: str) 
     worse = low > 0 if is_lower_better(metric) else high < 0
     how = "is worse than" if worse else "is not surely better than"
     return f"The teacher {how} the control, so no share of a gap is given."
-
-
-def comparison_of(report: Mapping[str, Any], a: str, b: str, metric: str) -> dict[str, Any] | None:
-    return next(
-        (c for c in report["comparisons"] if (c["a"], c["b"], c["metric"]) == (a, b, metric)), None,
-    )
 
 
 def headline(report: Mapping[str, Any]) -> str:
@@ -81,7 +61,7 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     teacher = next(iter(of_role(report, "teacher")), None)
     if teacher is not None:
         sentences.append(_against_teacher(student, teacher, metric))
-        sentences += _better_members(report, teacher, metric)
+        sentences += better_members(report, teacher, metric)
     if student["gap_closed"] is not None:
         sentences.append(_gap(student["gap_closed"]))
     elif teacher is not None and model_named(report, student.get("control")) is not None:
@@ -96,56 +76,7 @@ def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
         verb = "is ahead of the student, though not surely" if unsure else "is better than the student"
         sentences.append(f"But {best['name']}, {what}, {verb}: "
                          f"{mean_of(best, metric):.4f} against {mean_of(student, metric):.4f}.")
-    return [*sentences, *_calibration(report, student, teacher), *_weak_control(report, student, metric)]
-
-
-def _better_members(report: Mapping[str, Any], teacher: Mapping[str, Any], metric: str) -> list[str]:
-    """Members of an ensemble that are surely better than all of them together."""
-    sign = -1 if is_lower_better(metric) else 1
-    better = [one for one in of_role(report, "member")
-              if (found := comparison_of(report, teacher["name"], one["name"], metric)) is not None
-              and max(sign * bound for bound in found["interval"]) < 0]
-    return [f"But {one['name']} alone is better than the whole teacher ({mean_of(one, metric):.4f} against "
-            f"{mean_of(teacher, metric):.4f}): let it teach alone, or weigh the members." for one in better[:1]]
-
-
-def _weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> list[str]:
-    """What makes a control too easy to beat: it was cut short, or is worse than what needs no training."""
-    control = model_named(report, student.get("control"))
-    if control is None:
-        return []
-    found = []
-    curves: dict[int, list[Mapping[str, Any]]] = {}
-    for point in control.get("curves", ()):
-        if point["valid"] is not None:
-            curves.setdefault(point["seed"], []).append(point)
-    rises = [rise for curve in curves.values() if (rise := _late_rise(curve, metric)) is not None]
-    if rises and (rise := sum(rises) / len(rises)) > LATE:
-        found.append(f"But the control was still getting better when its training ended (by {rise:.0%} on validation "
-                     "at the end): train both longer before you believe this.")
-    sign, own = -1 if is_lower_better(metric) else 1, mean_of(control, metric)
-    popular = model_named(report, "popularity")
-    theirs = mean_of(popular, metric) if popular else None
-    if own is not None and theirs is not None and sign * own < sign * theirs:
-        found.append(f"But the control is worse than popularity ({own:.4f} against {theirs:.4f}), so it was not "
-                     "trained well, and whoever beats it shows nothing: hence no verdict to distill.")
-    return found
-
-
-def _late_rise(curve: list[Mapping[str, Any]], metric: str) -> float | None:
-    """By which share the validation value got better after four fifths of a training; None where nobody looked shortly
-    before that, 0 where the best one is not the last: then the training ended by itself.
-
-    metric: that of the report, where the points do not say by which they were chosen.
-    """
-    sign = -1 if is_lower_better(curve[0].get("metric", metric)) else 1
-    end = curve[-1]["step"]
-    early = [sign * point["valid"] for point in curve if point["step"] <= 0.8 * end]
-    seldom = not any(0.5 * end <= point["step"] <= 0.8 * end for point in curve)
-    if not early or not max(early) or seldom:
-        return None
-    last = sign * curve[-1]["valid"]
-    return (last - max(early)) / abs(max(early)) if last >= max(sign * point["valid"] for point in curve) else 0.0
+    return [*sentences, *_calibration(report, student, teacher), *weak_control(report, student, metric)]
 
 
 def _against_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> str:
