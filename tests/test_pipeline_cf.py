@@ -46,8 +46,9 @@ def test_from_an_unordered_log_to_a_report_and_nothing_to_do_the_second_time(log
     report = run(recipe, tmp_path / "out", say=said.append)
     assert any("168 train + 24 valid + 48 test" in line for line in said), "nothing is dropped for want of order"
     names = {model["name"]: model["role"] for model in report["models"]}
-    assert names == {"teacher": "teacher", "member 1: als": "member", "member 2: lightgcn": "member", "student": "student", "control": "control", "user_knn": "baseline",
-                     "ease": "baseline", "bpr": "baseline"}
+    assert names == {"teacher": "teacher", "member 1: als": "member", "member 2: lightgcn": "member",
+                     "student": "student", "control": "control", "user_knn": "baseline", "ease": "baseline",
+                     "bpr": "baseline"}
     for place, kind in (("member-0", "als"), ("member-1", "lightgcn")):
         folder = tmp_path / "out" / "teachers" / "seed-0" / place
         assert read_json(folder / "model.json")["architecture"] == kind
