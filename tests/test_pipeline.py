@@ -154,6 +154,10 @@ def test_a_bundle_keeps_seen_items_where_the_recipe_says_so(finished: Path, tmp_
 def test_a_report_says_what_was_trained_and_names_no_folder(finished: Path, tmp_path: Path) -> None:
     recipe = told(recipe_of("data.shop=null", f"data.path={tmp_path / 'logs' / 'clicks.csv'}"))
     assert recipe["data"]["path"] == "clicks.csv"
+    joined = parse_recipe("name: x\ntask: predict\nteacher: {model: mlp}\nfeatures: {a: category}\n"
+                          "labels: {y: binary}\n"
+                          f"data: {{path: {tmp_path / 'a.csv'}, joins: [{{path: {tmp_path / 'b.csv'}, on: a}}]}}\n")
+    assert str(tmp_path) not in json.dumps(told(joined))
     report = json.loads((finished / "report.json").read_text())
     assert report["recipe"]["student"]["losses"] == recipe_of().student.losses
     assert report["recipe"]["name"] == recipe_of().name

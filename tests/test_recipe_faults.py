@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from distilrec.errors import RecipeError
-from distilrec.recipe import Recipe
+from distilrec.models import BASELINES, MODELS, model_class
+from distilrec.recipe import ModelSection, Recipe
+from distilrec.recipe_models import answers_by_user, small
 from distilrec.recipe_yaml import dump_recipe, load_recipe, parse_recipe
 
 PLAIN = "name: x\nteacher: {model: sasrec}\n"
@@ -280,6 +282,15 @@ def test_what_cannot_be_told_or_learned_is_found_before_the_teacher_is_trained(
 ])
 def test_what_can_be_told_and_learned_passes(recipe: str) -> None:
     assert isinstance(parse_recipe("name: x\n" + recipe), Recipe)
+
+
+def test_who_answers_once_for_each_user_is_said_by_name_and_true_of_the_models() -> None:
+    for name in MODELS:
+        model = small(name, {})
+        once = not model.needs_history and bool(getattr(model, "uses_users", False))
+        assert answers_by_user(ModelSection(model=name)) is once, name
+    for name in BASELINES:
+        assert answers_by_user(ModelSection(model=name)) is hasattr(model_class(name), "per_user"), name
 
 
 def test_a_trial_with_a_teacher_that_only_answers_is_found() -> None:

@@ -27,6 +27,7 @@ from distilrec.evaluation.metrics import evaluate_groups, evaluate_lists
 from distilrec.evaluation.rank import recommend
 from distilrec.evaluation.significance import compare
 from distilrec.files import digest_json, read_json, write_json
+from distilrec.knowledge.blend import WEIGHTS
 from distilrec.knowledge.store import KnowledgeStore
 from distilrec.models.trained import Trained
 from kept import commit, hardware
@@ -62,7 +63,8 @@ class Bench:
     """One set, one teacher, one width, and the folder of its trials."""
 
     def __init__(self, name: str, teacher: str, width: int, out: Path) -> None:
-        self.facts, self.width, self.teacher_name, self.shared = SETS[name], width, teacher, out / name
+        self.facts, self.width, self.root, self.name = SETS[name], width, out, name
+        self.stores: dict[str, KnowledgeStore] = {}  # Method.teacher -> what it teaches from
         self.metric, self.k, self.top_k = self.facts["metric"], self.facts["k"], self.facts.get("top_k", 100)
         self.chosen_by = self.facts.get("chosen_by", self.metric)  # the metric of validation
         self.out, self.alone = out / f"{name}-{teacher}-{width}", out / f"{name}-{width}"
@@ -71,19 +73,28 @@ class Bench:
         self.methods, self.common = self.facts["methods"].METHODS, self.facts["methods"].COMMON
         self.teacher, self.store = self._taught(teacher)
 
+    def _folder(self, what: str) -> Path:
+        """Of what all methods share, whatever the width of the student."""
+        return self.root / f"{self.name}-{what}"
+
     def _taught(self, teacher: str) -> tuple[Any, KnowledgeStore]:
         reader = {"encoder": self.facts["encoder"]} if "encoder" in self.facts else {}
-        made = dr.teach(teacher, self.split, folder=self.shared.with_name(f"{self.shared.name}-{teacher}"),
-                        metric=self.chosen_by, **self.facts["teachers"][teacher], **reader)
-        folder = self.shared.with_name(f"{self.shared.name}-{teacher}-knowledge")
-        return made, dr.extract(made, self.split, folder=folder, top_k=self.top_k, signals=self.facts["signals"])
+        made = dr.teach(teacher, self.split, folder=self._folder(teacher), metric=self.chosen_by,
+                        **self.facts["teachers"][teacher], **reader)
+        return made, dr.extract(made, self.split, folder=self._folder(f"{teacher}-knowledge"), top_k=self.top_k,
+                                signals=self.facts["signals"])
 
     def knowledge(self, method: Method) -> KnowledgeStore:
-        if method.teacher in ("equal", "agreement"):
+        if method.teacher not in self.stores:
+            self.stores[method.teacher] = self._of(method.teacher)
+        return self.stores[method.teacher]
+
+    def _of(self, teacher: str) -> KnowledgeStore:
+        if teacher in WEIGHTS:
             stores = [self._taught(name)[1] for name in self.facts["teachers"]]
-            folder = self.shared.with_name(f"{self.shared.name}-{method.teacher}-knowledge")
-            return dr.blend(stores, self.split, weights=method.teacher, top_k=self.top_k, folder=folder)
-        if method.teacher != "self":
+            return dr.blend(stores, self.split, weights=teacher, top_k=self.top_k,
+                            folder=self._folder(f"{teacher}-knowledge"))
+        if teacher != "self":
             return self.store
         best = read_json(self.folder("alone") / "best.json")
         trained = self.train("alone", best["trial"], SEEDS[0], LONGER)
@@ -161,7 +172,7 @@ def main() -> None:
     options = parser.parse_args()
     several = len(SETS[options.set]["teachers"]) > 1
     names = [name for name, method in SETS[options.set]["methods"].METHODS.items()
-             if several or method.teacher not in ("equal", "agreement")]
+             if several or method.teacher not in WEIGHTS]
     if unknown := set(options.methods or ()) - set(names):
         parser.error(f"{', '.join(sorted(unknown))}: the methods of {options.set} are {', '.join(names)}")
     teacher = options.teacher or next(iter(SETS[options.set]["teachers"]))

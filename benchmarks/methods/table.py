@@ -67,8 +67,7 @@ def _methods(one: dict[str, Any]) -> str:
         f"## {NAMES[one['set']]}: {STUDENTS[one['student']]}, width {one['width']}, taught by {teacher['name']}", "",
         f"{_name(one['metric'])}{among}. Teacher: validation {teacher['valid']:.4f}, test {teacher['test']:.4f} "
         f"(tail {teacher['tail']:.4f}), {teacher['parameters']:,} parameters; "
-        f"its knowledge takes {one['store_bytes_per_user']:,.0f} bytes a user. `{one['command']}`, {one['date']}, "
-        f"commit {one['commit']}, {one['hardware']}, seeds {', '.join(map(str, one['seeds']))}.", "",
+        f"its knowledge takes {one['store_bytes_per_user']:,.0f} bytes a user. {_origin(one)}", "",
         "| method | what it is | validation | test | ± | beside alone | tail | beside alone | chosen |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | --- | --- |",
     ]
@@ -103,7 +102,7 @@ def _costs(one: dict[str, Any]) -> str:
     lines = [f"## What a step costs, factorization of width {one['width']}", "",
              f"CPU time of a training step beside one of the plain loss, K = {one['top_k']}, medians of rounds in "
              f"which all took turns; largest memory of the process, {one['base_mb']:.0f} MB of which are the library "
-             f"and the data. `{one['command']}`, {one['date']}, commit {one['commit']}, {one['hardware']}.", "",
+             f"and the data. {_origin(one)}", "",
              "| method | ms | × plain | MB |", "| --- | ---: | ---: | ---: |"]
     lines += [f"| {row['method']} | {row['step_ms']:.1f} | {row['times_plain']:.2f} | {row['peak_mb']:.0f} |"
               for row in sorted(one["costs"], key=lambda row: row["times_plain"])]
@@ -115,8 +114,7 @@ def _fusions(one: dict[str, Any]) -> str:
              f"{_name(one['metric'])} on test, and what a single request costs on one core (median). The student is "
              f"that of the row kl above (width {one['width']}), served from its bundle; the teacher, "
              f"{one['teacher_name']}, is asked by torch. `cascade-50`: the student retrieves, the teacher re-ranks the "
-             f"first 50. `{one['command']}`, {one['date']}, commit {one['commit']}, {one['hardware']}, "
-             f"seeds {', '.join(map(str, one['seeds']))}.", "",
+             f"first 50. {_origin(one)}", "",
              "| model | test | ± | ms | CPU ms |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [f"| {row['model']} | {row['test']:.4f} | {row['std']:.4f} | {row['ms']:.2f} | {row['cpu_ms']:.2f} |"
               for row in one["fusions"]]
@@ -126,7 +124,7 @@ def _fusions(one: dict[str, Any]) -> str:
 def _wrong(one: dict[str, Any]) -> str:
     lines = ["## A teacher that is wrong", "",
              f"Recall@50 on CiteULike; the lists of some users are shuffled, random, or those of one another. "
-             f"`{one['command']}`, {one['date']}, commit {one['commit']}.", "",
+             f"{_origin(one)}", "",
              "| the teacher's answers | believed | student | control | difference | lower end, relative |",
              "| --- | --- | ---: | ---: | --- | ---: |"]
     for row in one["rows"]:
@@ -135,6 +133,11 @@ def _wrong(one: dict[str, Any]) -> str:
                      f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f}) | "
                      f"{100 * row['lower_end_relative']:+.1f} % |")
     return "\n".join([*lines, ""])
+
+
+def _origin(one: dict[str, Any]) -> str:
+    return (f"`{one['command']}`, {one['date']}, commit {one['commit']}, {one['hardware']}, "
+            f"seeds {', '.join(map(str, one['seeds']))}.")
 
 
 def _name(metric: str) -> str:

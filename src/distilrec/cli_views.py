@@ -13,6 +13,7 @@ from rich.table import Table
 
 from distilrec.models import BASELINES
 from distilrec.recipe import ModelSection, Recipe
+from distilrec.recipe_models import answers_by_user
 
 __all__ = ["pairs", "print_next", "print_plan", "recipe_text", "row_recipe_text"]
 
@@ -146,9 +147,7 @@ def _when_asked(recipe: Recipe) -> str:
     several = recipe.teacher.members or [recipe.teacher]
     if any(one.model == "file" for one in several):
         return "for every user, or at every train decision where its file holds vectors"
-    once = all(one.model in ("bpr", "mf", "lightgcn") or
-               (one.model == "als" and one.settings.get("fold_in", "unknown") == "unknown") for one in several)
-    return "for every user" if once else "at every train decision"
+    return "for every user" if all(map(answers_by_user, several)) else "at every train decision"
 
 
 def _of_rows(recipe: Recipe) -> dict[str, str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
-import numpy as np
-
 from distilrec.errors import DataError, DistilrecError
 from distilrec.recipe import ModelSection, Recipe, TeacherSection
 from distilrec.recipe_checks import (
@@ -21,6 +19,7 @@ from distilrec.recipe_checks import (
     two_lines,
     typed,
 )
+from distilrec.recipe_models import architecture_of, small
 from distilrec.recipe_signals import signal_faults
 from distilrec.training.settings import SELECTION_METRICS, TrainSettings
 
@@ -221,11 +220,10 @@ def _cleaning(rules: Mapping[str, Any]) -> Iterator[Fault]:
 def _settings(recipe: Recipe) -> Iterator[Fault]:
     """Settings of models against the constructors; this imports torch, so it comes last."""
     from distilrec.models import MODELS, model_settings
-    from distilrec.teachers.text_sasrec import DEFAULTS
 
     student = recipe.student
     for place, one in _taught_by(recipe.teacher):
-        architecture, defaults = ("sasrec", DEFAULTS) if one.model == "text_sasrec" else (one.model, {})
+        architecture, defaults = architecture_of(one.model)
         if architecture in MODELS:
             yield from _arguments((*place, "settings"), architecture, one.settings, defaults)
         elif architecture in _fitted():
@@ -236,9 +234,8 @@ def _settings(recipe: Recipe) -> Iterator[Fault]:
     yield from _arguments(("student", "settings"), student.model, student.settings, {})
     yield from _arguments(("control", "settings"), student.model, recipe.control.settings, student.settings)
     if student.layers == "teacher":
-        yield from _layers(recipe, *(("sasrec", DEFAULTS) if recipe.teacher.model == "text_sasrec" else
-                                     (recipe.teacher.model, {})))
-    yield from signal_faults(recipe, _small)
+        yield from _layers(recipe, *architecture_of(recipe.teacher.model))
+    yield from signal_faults(recipe)
     known = model_settings(student.model)
     for role, trials in (("student", recipe.tune.student), ("control", recipe.tune.control)):
         for index, trial in enumerate(trials):
@@ -267,22 +264,12 @@ def _layers(recipe: Recipe, architecture: str, defaults: Mapping[str, Any]) -> I
         yield place, f"'teacher', of which there are {recipe.teacher.copies} copies", "none, or teacher.copies: 1"
     for trial in ({}, *recipe.tune.student):
         try:
-            copy_layers(_small(architecture, {**defaults, **recipe.teacher.settings}),
-                        _small(student.model, {**student.settings, **trial}))
+            copy_layers(small(architecture, {**defaults, **recipe.teacher.settings}),
+                        small(student.model, {**student.settings, **trial}))
         except DistilrecError as error:
             yield place, *two_lines(error)
         except (ArithmeticError, TypeError, ValueError, RuntimeError):  # settings that no model has: told elsewhere
             continue
-
-
-def _small(model: str, given: Mapping[str, Any]) -> Any:
-    from distilrec.models import model_class, model_settings
-
-    build = model_class(model)
-    of_data = {"n_items": 2, "n_users": 2, "graph": np.zeros((2, 1), dtype=np.int32)}
-    wanted, known = get_type_hints(build.__init__), model_settings(model)
-    return build(**{key: value for key, value in of_data.items() if key in wanted},
-                 **{key: value for key, value in given.items() if key in known})
 
 
 def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Fault]:
@@ -290,7 +277,7 @@ def _arguments(place: Place, model: str, given: Mapping[str, Any], defaults: Map
 
     build, known = model_class(model), model_settings(model)
 
-    yield from arguments(place, model, build, known, given, lambda: _small(model, {**defaults, **given}))
+    yield from arguments(place, model, build, known, given, lambda: small(model, {**defaults, **given}))
 
 
 def _fitted_arguments(place: Place, model: str, given: Mapping[str, Any]) -> Iterator[Fault]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from distilrec.errors import DistilrecError
 from distilrec.recipe import ModelSection, Recipe
 from distilrec.recipe_checks import Fault, Place
+from distilrec.recipe_models import answers_by_user, architecture_of, small
 
 __all__ = ["signal_faults"]
-
-Small = Callable[[str, dict[str, Any]], Any]  # (model, its settings) -> one of two items
 
 _ANSWERS = "losses of answers, such as kl"
 
 
-def signal_faults(recipe: Recipe, small: Small) -> Iterator[Fault]:
+def signal_faults(recipe: Recipe) -> Iterator[Fault]:
     """Found by asking small models what hours later the large ones would be asked; unknown names are faults of their
     own, told elsewhere."""
     from distilrec.losses import LOSSES, SOFT
@@ -36,16 +35,16 @@ def signal_faults(recipe: Recipe, small: Small) -> Iterator[Fault]:
     ]
     if recipe.knowledge.weights == "mean":  # of weighed teachers nothing but answers may be asked; see recipe_rank
         for place, name, signal in wanted:
-            if (kind := _teacher_lacks(recipe, signal, small)) is not None:
+            if (kind := _teacher_lacks(recipe, signal)) is not None:
                 yield place, f"{name!r}, of which {_who(recipe)} can tell nothing", f"{kind}, or {_ANSWERS}"
-    yield from _of_student(recipe, losses, small)
-    yield from _gated(recipe, small)
+    yield from _of_student(recipe, losses)
+    yield from _gated(recipe)
 
 
-def _of_student(recipe: Recipe, losses: list[str], small: Small) -> Iterator[Fault]:
+def _of_student(recipe: Recipe, losses: list[str]) -> Iterator[Fault]:
     from distilrec.training.fit import student_lacks
 
-    student = _made(recipe.student.model, recipe.student.settings, small)
+    student = _made(recipe.student.model, recipe.student.settings)
     if student is None:
         return
     for name in losses:
@@ -54,36 +53,25 @@ def _of_student(recipe: Recipe, losses: list[str], small: Small) -> Iterator[Fau
                    f"{kind}, or another loss")
 
 
-def _gated(recipe: Recipe, small: Small) -> Iterator[Fault]:
+def _gated(recipe: Recipe) -> Iterator[Fault]:
     """Whether a gate that the true item opens meets a decision with a true item."""
     if "label_gate" not in recipe.student.trust:
         return
-    place, student = ("student", "trust"), _made(recipe.student.model, recipe.student.settings, small)
+    place, student = ("student", "trust"), _made(recipe.student.model, recipe.student.settings)
     if student is not None and (not student.needs_history or getattr(student, "cloze", False)):
         yield (place, f"'label_gate' with the student {recipe.student.model}, which is taught only after the last "
                "train event of each user, where there is no label",
                "agreement or confidence, or a student that reads events in turn, such as sasrec")
-    elif all(_by_user(one, small) for one in recipe.teacher.members or [recipe.teacher]):
+    elif all(answers_by_user(one) for one in recipe.teacher.members or [recipe.teacher]):
         yield (place, f"'label_gate' with {_who(recipe)}, which answers once for each user, where there is no label",
                "agreement or confidence, or a teacher that answers after each event, such as sasrec")
 
 
-def _by_user(one: ModelSection, small: Small) -> bool:
-    """Whether a teacher is sure to answer once for each user; of a file only its content tells."""
-    from distilrec.models import BASELINES, MODELS, model_class
-
-    if one.model in BASELINES:
-        return hasattr(model_class(one.model), "per_user") and one.settings.get("fold_in", "unknown") == "unknown"
-    made = _made(one.model, one.settings, small) if one.model in MODELS else None
-    return made is not None and not made.needs_history and bool(getattr(made, "uses_users", False))
-
-
-def _teacher_lacks(recipe: Recipe, signal: str, small: Small) -> str | None:
+def _teacher_lacks(recipe: Recipe, signal: str) -> str | None:
     """As knowledge.inner.lacks, of the teacher that the recipe will make."""
     from distilrec.knowledge.inner import INNER, lacks
     from distilrec.models import BASELINES, MODELS, model_class
     from distilrec.models.trained import Trained
-    from distilrec.teachers.text_sasrec import DEFAULTS
 
     teacher = recipe.teacher
     if signal not in INNER:
@@ -95,12 +83,12 @@ def _teacher_lacks(recipe: Recipe, signal: str, small: Small) -> str | None:
         return "a teacher that is trained here"
     if one.model in BASELINES:
         return lacks(model_class(one.model), signal)
-    architecture, defaults = ("sasrec", DEFAULTS) if one.model == "text_sasrec" else (one.model, {})
-    made = _made(architecture, {**defaults, **one.settings}, small) if architecture in MODELS else None
+    architecture, defaults = architecture_of(one.model)
+    made = _made(architecture, {**defaults, **one.settings}) if architecture in MODELS else None
     return None if made is None else lacks(Trained(one.model, made, architecture, {}, ""), signal)
 
 
-def _made(model: str, settings: dict[str, Any], small: Small) -> Any:
+def _made(model: str, settings: dict[str, Any]) -> Any:
     """A small one; None where there is none by these settings, which is told elsewhere."""
     try:
         return small(model, settings)

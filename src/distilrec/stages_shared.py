@@ -34,7 +34,7 @@ def told(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the report: all that was set or left at its default. Of paths only the last part, for a report
     goes to others."""
     whole = recipe.model_dump(mode="json", exclude={"device", "threads"})
-    for section in (whole["data"], whole["teacher"], *whole["teacher"]["members"]):
+    for section in (whole["data"], *whole["data"]["joins"], whole["teacher"], *whole["teacher"]["members"]):
         for key in ("path", "items", "users"):
             if section.get(key) is not None:
                 section[key] = Path(section[key]).name

@@ -8,7 +8,7 @@ from typing import Any
 from distilrec.evaluation.lookup import comparison_of, mean_of, model_named, of_role
 from distilrec.evaluation.verdict import is_lower_better
 
-__all__ = ["better_members", "weak_control"]
+__all__ = ["below_popularity", "better_members", "weak_control"]
 
 _LATE = 0.05  # a rise after four fifths of training from which on a control counts as cut short
 
@@ -37,13 +37,19 @@ def weak_control(report: Mapping[str, Any], student: Mapping[str, Any], metric: 
     if rises and (rise := sum(rises) / len(rises)) > _LATE:
         found.append(f"But the control was still getting better when its training ended (by {rise:.0%} on validation "
                      "at the end): train both longer before you believe this.")
-    sign, own = -1 if is_lower_better(metric) else 1, mean_of(control, metric)
-    popular = model_named(report, "popularity")
-    theirs = mean_of(popular, metric) if popular else None
-    if own is not None and theirs is not None and sign * own < sign * theirs:
-        found.append(f"But the control is worse than popularity ({own:.4f} against {theirs:.4f}), so it was not "
+    if (below := below_popularity(report, student, metric)) is not None:
+        found.append(f"But the control is worse than popularity ({below[0]:.4f} against {below[1]:.4f}), so it was not "
                      "trained well, and whoever beats it shows nothing: hence no verdict to distill.")
     return found
+
+
+def below_popularity(report: Mapping[str, Any], student: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
+    """(control, popularity) where the student's control is the worse one."""
+    control, popular = model_named(report, student.get("control")), model_named(report, "popularity")
+    own, theirs = (None if one is None else mean_of(one, metric) for one in (control, popular))
+    if own is None or theirs is None or (own <= theirs if is_lower_better(metric) else own >= theirs):
+        return None
+    return own, theirs
 
 
 def _late_rise(curve: list[Mapping[str, Any]], metric: str) -> float | None:

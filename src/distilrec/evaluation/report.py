@@ -10,6 +10,7 @@ import numpy as np
 
 from distilrec.errors import DataError, problem
 from distilrec.evaluation.catalog import evaluate_catalog
+from distilrec.evaluation.doubts import below_popularity
 from distilrec.evaluation.metrics import evaluate_groups, evaluate_lists
 from distilrec.evaluation.pointwise import CHANCE, base_name
 from distilrec.evaluation.schema import ROLES, SCHEMA, read_report, validate_report, write_report
@@ -137,10 +138,12 @@ def build_report(
     report: dict[str, Any] = {
         "schema": SCHEMA, "task": task, "recipe": recipe, "dataset": dict(dataset), "protocol": dict(protocol),
         "metric": metric,
-        "models": [_model_entry(one, teacher, _control_of(one, models, metric), on_main, metric,
-                                next((m for m in models if m.name == "popularity"), None)) for one in models],
+        "models": [_model_entry(one, teacher, _control_of(one, models, metric), on_main, metric) for one in models],
         "comparisons": comparisons, "lineage": dict(lineage),
     }
+    for one in report["models"]:  # beside a control that is worse than popularity whoever is better shows nothing
+        if one["verdict"] == "distill" and below_popularity(report, one, metric) is not None:
+            one["verdict"] = "undecided"
     if notes:
         report["notes"] = list(notes)
     validate_report(report)
@@ -192,7 +195,6 @@ def _model_entry(
     control: ModelResult | None,
     on_main: Mapping[tuple[str, str], Comparison],
     metric: str,
-    popularity: ModelResult | None = None,
 ) -> dict[str, Any]:
     decided = on_main.get((model.name, control.name)) if control is not None else None
     lead = on_main.get((teacher.name, control.name)) if teacher is not None and control is not None else None
@@ -218,7 +220,7 @@ def _model_entry(
             for group, metrics in model.groups.items()
         },
         "gap_closed": gap_closed(decided.mean_a, decided.mean_b, lead, metric) if decided and lead else None,
-        "verdict": _verdict(decided, control, popularity, metric) if decided else None,
+        "verdict": decide(decided, metric) if decided else None,
     }
     if control is not None:
         entry["control"] = control.name
@@ -229,17 +231,6 @@ def _model_entry(
     if model.calibration:
         entry["calibration"] = {head: [dict(one) for one in bins] for head, bins in model.calibration.items()}
     return entry
-
-
-def _verdict(
-    decided: Comparison, control: ModelResult | None, popularity: ModelResult | None, metric: str
-) -> str:
-    """As verdict.decide; beside a control that is worse than popularity whoever is better shows nothing."""
-    found, sign = decide(decided, metric), -1 if is_lower_better(metric) else 1
-    if control is None or popularity is None or metric not in popularity.test or metric not in control.test:
-        return found
-    own, theirs = (np.nanmean([_mean(seed) for seed in one.test[metric]]) for one in (control, popularity))
-    return "undecided" if found == "distill" and sign * own < sign * theirs else found
 
 
 def _comparison_entry(a: str, b: str, metric: str, result: Comparison) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from distilrec.errors import TrainingError, problem
 from distilrec.models.items import ItemTable
 from distilrec.models.mf import MatrixFactorization
+from distilrec.models.sparse import csr
 
 __all__ = ["LightGCN", "propagate"]
 
@@ -161,10 +161,7 @@ class _Propagate(torch.autograd.Function):
 
 def _mean_of_powers(x: Tensor, starts: Tensor, neighbors: Tensor, shares: Tensor, layers: int) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        with warnings.catch_warnings():  # torch says once that its sparse tensors are young
-            warnings.simplefilter("ignore", UserWarning)
-            matrix = torch.sparse_csr_tensor(starts, neighbors, shares.to(x.dtype), (len(x), len(x)),
-                                             check_invariants=False)
+        matrix = csr(starts, neighbors, shares.to(x.dtype), (len(x), len(x)))
         total, layer = x.clone(), x
         for _ in range(layers):
             layer = matrix @ layer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
 from typing import Any
 
 import torch
@@ -11,6 +9,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from distilrec.models.sparse import csr
 
 __all__ = ["gathered_scores"]
 
@@ -24,12 +24,12 @@ def gathered_scores(q: Tensor, table: Tensor, ids: Tensor) -> Tensor:
     """
     if not ids.numel():
         return q.new_zeros(ids.shape)
-    low, high = torch.aminmax(ids)
-    if low < 0 or high >= len(table):
-        raise IndexError(f"items {int(low)} to {int(high)} of a table of {len(table)}")
     plain = ids.shape[1] > len(table) or q.device.type != "cpu" or {q.dtype, table.dtype} != {torch.float32}
     if plain or torch.is_inference_mode_enabled():
         return (F.embedding(ids, table) * q[:, None]).sum(-1)
+    low, high = torch.aminmax(ids)  # the sparse product does not look, and an accelerator should not be waited for
+    if low < 0 or high >= len(table):
+        raise IndexError(f"items {int(low)} to {int(high)} of a table of {len(table)}")
     return _GatheredScores.apply(q, table, ids)  # type: ignore[return-value]
 
 
@@ -40,9 +40,7 @@ class _GatheredScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, table: Tensor, ids: Tensor) -> Tensor:
         ctx.save_for_backward(q, table, ids)
-        _hush()
-        wanted = torch.sparse_csr_tensor(_starts(ids), ids.flatten(), q.new_zeros(ids.numel()), (len(q), len(table)),
-                                         check_invariants=False)
+        wanted = csr(_starts(ids), ids.flatten(), q.new_zeros(ids.numel()), (len(q), len(table)))
         return torch.sparse.sampled_addmm(wanted, q, table.T, beta=0.0).values().view(ids.shape)
 
     @staticmethod
@@ -53,14 +51,6 @@ class _GatheredScores(torch.autograd.Function):
         of_q = F.embedding_bag(ids, table, per_sample_weights=grad, mode="sum")
         matrix = csr_array((grad.numpy().ravel(), ids.numpy().ravel(), _starts(ids).numpy()), (len(q), len(table)))
         return of_q, torch.from_numpy(matrix.T @ q.detach().numpy()), None
-
-
-@functools.cache
-def _hush() -> None:
-    """torch says once in a process that its sparse tensors are young: let it say so to nobody."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1))
 
 
 def _starts(ids: Tensor) -> Tensor:

@@ -70,13 +70,16 @@ class Scores:
     def hard(self, name: str, settings: TrainSettings) -> Tensor:
         """A plain loss of each decision: [T]."""
         own = self.targets[:, None]
-        if name == "bpr":
-            return bpr(self.positive, self._everything().scatter(1, own, -torch.inf) if self.drawn is None
-                       else self._without(own))
         smoothing = settings.label_smoothing
-        mean = self._mean(None if self.drawn is None else self._without(own)) if smoothing else None
-        log_z = log_partition(self._everything()) if self.drawn is None else log_partition(
-            self._negatives(), self.positive, log_expected=self.log_expected, left_out=self._drawn_among(own))
+        others = None if self.drawn is None or not (name == "bpr" or smoothing) else self._without(own)
+        if name == "bpr":
+            return bpr(self.positive, self._everything().scatter(1, own, -torch.inf) if others is None else others)
+        mean = self._mean(others) if smoothing else None
+        if self.drawn is None:
+            log_z = log_partition(self._everything())
+        else:
+            log_z = log_partition(self._negatives(), self.positive, log_expected=self.log_expected,
+                                  left_out=self._drawn_among(own))
         return cross_entropy(self.positive, log_z, mean_score=mean, label_smoothing=smoothing)
 
     def hard_by_owner(self, name: str, settings: TrainSettings, targets: Tensor, owner: Tensor) -> Tensor:
