@@ -107,14 +107,17 @@ class Bench:
         return out / name.replace(" ", "-").replace(",", "")
 
     def train(self, name: str, trial: int, seed: int, longer: int = 1) -> Trained:
+        return self.distill(name, trial, seed, self.folder(name) / f"trial-{trial}-seed-{seed}-{longer}",
+                            epochs=self.common["epochs"] * longer)
+
+    def distill(self, name: str, trial: int, seed: int, folder: Path, **more: Any) -> Trained:
+        """One trial of a method; `more` goes before its settings."""
         method = self.methods[name]
-        given = {**self.facts.get("shape", {}), **self.common, **method.of, **method.trials[trial]}
-        given["epochs"] *= longer
+        given = {**self.facts.get("shape", {}), **self.common, **method.of, **method.trials[trial], **more}
         if given.get("layers_from") == "teacher":
             given["layers_from"] = self.teacher
         made = dr.distill(self.facts["student"], self.split, self.knowledge(method), control=False, seed=seed,
-                          dim=self.width, metric=self.chosen_by, **given,
-                          folder=self.folder(name) / f"trial-{trial}-seed-{seed}-{longer}")
+                          dim=self.width, metric=self.chosen_by, **given, folder=folder)
         return made.model  # type: ignore[return-value]
 
     def choose(self, name: str) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def _beside(row: dict[str, Any], group: str) -> str:
 
 
 def _costs(one: dict[str, Any]) -> str:
-    lines = [f"## What a step costs, factorization of width {one['width']}", "",
+    data = NAMES[one["set"]].split(",")[0]
+    lines = [f"## What a step costs: {data}, {STUDENTS[one['student']]}, width {one['width']}", "",
              f"CPU time of a training step beside one of the plain loss, K = {one['top_k']}, medians of rounds in "
              f"which all took turns; largest memory of the process, {one['base_mb']:.0f} MB of which are the library "
              f"and the data. {_origin(one)}", "",

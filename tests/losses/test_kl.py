@@ -190,3 +190,19 @@ def test_a_row_in_which_the_teacher_rules_out_everything_costs_nothing() -> None
     assert loss[1].item() == 0.0
     assert torch.isfinite(student.grad).all()
     assert not student.grad[1].any()
+
+
+@pytest.mark.parametrize("t", [1.0, 0.3, torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)])
+@pytest.mark.parametrize("rest", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_its_own_way_back_is_the_right_one(t: float | torch.Tensor, rest: bool, own: bool) -> None:
+    teacher, mask = drawn(3, 5, 8), torch.tensor([[True] * 5, [True, False, True, True, False], [True] * 5])
+    mass = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64) if rest else None
+    log_z = None if own else (drawn(3, 5, 9).logsumexp(1) + 4).requires_grad_()  # above the sum of the kept
+
+    def loss(student: torch.Tensor, *partition: torch.Tensor) -> torch.Tensor:
+        known = partition[0] if partition else None
+        return kl(student, teacher, temperature=t, mask=mask, mass=mass, log_partition=known)
+
+    inputs = (drawn(3, 5, 9).requires_grad_(), *([] if log_z is None else [log_z]))
+    assert torch.autograd.gradcheck(loss, inputs)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["listed", "log_partition", "log_sum", "ranks"]
+__all__ = ["listed", "log_partition", "log_sum", "log_sum_exp", "ranks"]
 
 _RULED_OUT = -50_000.0  # a store says -60,000 of items that its teacher does not know, where a list would else be short
 
@@ -30,20 +30,28 @@ def log_partition(
     Source: Bengio & Senécal, AISTATS 2003; Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019.
     """
     t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
-    by_item = isinstance(log_expected, Tensor)
-    sampled: Tensor = _LogSumExp.apply(  # type: ignore[assignment]
-        negatives if negatives.dtype == torch.float64 else negatives.float(), t, left_out,
-        log_expected if by_item else None)
-    if not by_item and log_expected:
-        sampled = sampled - log_expected
-    certain = [score / temperature if score.dim() == 1 else (score / t).logsumexp(1) for score in positives]
+    if isinstance(log_expected, Tensor):
+        sampled = log_sum_exp(negatives, t, left_out=left_out, offset=log_expected)
+    else:
+        sampled = log_sum_exp(negatives, t, left_out=left_out) - (log_expected or 0.0)
+    certain = [score / temperature if score.dim() == 1 else log_sum_exp(score, t) for score in positives]
     return torch.stack([sampled, *certain]).logsumexp(0) if certain else sampled
+
+
+def log_sum_exp(
+    scores: Tensor, t: float | Tensor = 1.0, *, left_out: tuple[Tensor, Tensor] | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """log sum_j exp(s_j / t - offset_j) of [B, N], t a number or [B, 1]: [B], in float32 at least. The entries
+    `left_out` (rows, columns) do not count; a row without any gives -inf and no gradient."""
+    precise = scores if scores.dtype == torch.float64 else scores.float()
+    return _LogSumExp.apply(precise, t, left_out, offset)  # type: ignore[return-value]
 
 
 class _LogSumExp(torch.autograd.Function):
     """log sum_j exp(s_j / t - c_j) of each row, some entries left out. The exponentials of the way there are kept for
     the way back, and all work is done in that one array: of a step over a sample of the catalog, and more so over all
-    of it, passes over [B, N] are most of the cost. A row without any entry gives -inf and no gradient."""
+    of it, passes over [B, N] are most of the cost."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, t: float | Tensor, left_out: tuple[Tensor, Tensor] | None,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distilrec.losses.candidates import log_sum_exp
 
 __all__ = ["kl"]
 
@@ -18,7 +23,7 @@ def kl(
 
     Args:
         student: [B, K] the student's scores of those items.
-        teacher: [B, K] the teacher's logits of them.
+        teacher: [B, K] the teacher's logits of them; no gradient reaches them.
         temperature: t, a number or [B]. The factor t^2 keeps the gradient's scale independent of t.
         mask: bool [B, K], False where an item is to be left out; a row without any item costs nothing.
         log_partition: [B], Z over *all* of the student's candidates at this temperature, so that the student is
@@ -34,21 +39,42 @@ def kl(
     one class. (Tang & Wang, "Ranking Distillation", KDD 2018, learn from the teacher's K best items as well, but as
     weighted positives, without probabilities and without a rest.)
     """
-    t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
-    student, teacher = student / t, teacher / t
-    if mask is not None:
-        teacher = teacher.masked_fill(~mask, torch.finfo(teacher.dtype).min)  # -inf: NaN where all of a row is masked
-        student = student.masked_fill(~mask, -torch.inf)
-    log_p = teacher.log_softmax(1)
-    p = log_p.exp().nan_to_num(0.0)  # a row in which the teacher rules out everything costs nothing
-    p = p if mask is None else p * mask
-    log_z = student.logsumexp(1) if log_partition is None else log_partition
-    rest_term: Tensor | float = 0.0
-    if mass is not None and log_partition is not None:
-        held = mass.clamp(1e-6, 1 - 1e-6)
-        log_p, p = log_p + held.log()[:, None], p * held[:, None]
-        log_rest = torch.log1p(-torch.exp((student.logsumexp(1) - log_z).clamp(max=-1e-6)))
-        rest_term = (1 - held) * (torch.log1p(-held) - log_rest)
-    # 0 * log 0 = 0: what neither counts nor weighs adds nothing, and no NaN to the gradient
-    log_ratio = (log_p - student + log_z[:, None]).masked_fill(p == 0, 0.0)
-    return temperature**2 * ((p * log_ratio).sum(1) + rest_term)
+    t = temperature[:, None] if isinstance(temperature, Tensor) else float(temperature)
+    held = None if mass is None or log_partition is None else mass.clamp(1e-6, 1 - 1e-6)
+    kept = student if mask is None else student.masked_fill(~mask, -torch.inf)
+    log_z = log_sum_exp(kept, t) if log_partition is None else log_partition
+    value: Tensor = _Divergence.apply(student, log_z, teacher, t, mask, held)  # type: ignore[assignment]
+    if held is not None:
+        log_rest = torch.log1p(-torch.exp((log_sum_exp(kept, t) - log_z).clamp(max=-1e-6)))
+        value = value + (1 - held) * (torch.log1p(-held) - log_rest)
+    return temperature**2 * value
+
+
+class _Divergence(torch.autograd.Function):
+    """sum_k p_k (log p_k - s_k / t + Z) of each row. Its gradients are -p / t and sum p, so p is all that is kept: as a
+    chain of plain operations this takes three times as many passes over [B, K], and they are what a step pays for."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, log_z: Tensor, teacher: Tensor, t: float | Tensor, mask: Tensor | None,
+                held: Tensor | None) -> Tensor:
+        logits = teacher / t
+        if mask is not None:
+            logits.masked_fill_(~mask, torch.finfo(logits.dtype).min)  # -inf: NaN where all of a row is masked
+        log_p = logits.log_softmax(1)
+        p = log_p.exp().nan_to_num_(0.0)  # a row in which the teacher rules out everything costs nothing
+        if mask is not None:
+            p *= mask
+        if held is not None:
+            log_p += held.log()[:, None]
+            p *= held[:, None]
+        # 0 * log 0 = 0: what neither counts nor weighs adds nothing, and no NaN
+        log_ratio = log_p.sub_(student / t).add_(log_z[:, None]).masked_fill_(p == 0, 0.0)
+        ctx.save_for_backward(p)
+        ctx.t = t
+        return torch.linalg.vecdot(p, log_ratio)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        (p,) = ctx.saved_tensors
+        return p * (-grad[:, None] / ctx.t), grad * p.sum(1), None, None, None, None
