@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from core_world import split_of, walk_split
 from distilrec.errors import KnowledgeError, TrainingError
 from distilrec.models import BASELINES, ease, fitted_settings, model_class
 from distilrec.models.als import ALS
-from distilrec.models.bpr import BPR
+from distilrec.models.bpr import BPR, _parts
 from distilrec.models.ease import EASE
 from distilrec.models.fitted import bag, largest, seen_matrix
 from distilrec.models.user_knn import UserKNN
@@ -187,6 +188,24 @@ def test_als_can_answer_everybody_from_the_history_given(world: Split) -> None:
     np.testing.assert_array_equal(by_history.vectors(empty), by_user.arrays["users"][[4]])
     with pytest.raises(TrainingError, match="did you mean 'always'"):
         ALS.fit(world, fold_in="allways")  # type: ignore[arg-type]
+
+
+def test_the_rate_of_bpr_falls_by_half_a_cosine_over_all_passes() -> None:
+    parts = _parts(4, 0.2, "cosine")
+    assert [passes for passes, _ in parts] == [1, 1, 1, 1]
+    expected = [0.1 * (1 + math.cos(math.pi * at)) for at in (1 / 8, 3 / 8, 5 / 8, 7 / 8)]
+    assert [rate for _, rate in parts] == pytest.approx(expected)
+    for iterations in (1, 39, 41, 3_500):
+        falling, even = _parts(iterations, 0.1, "cosine"), _parts(iterations, 0.1, "constant")
+        assert sum(passes for passes, _ in falling) == sum(passes for passes, _ in even) == iterations
+        assert {rate for _, rate in even} == {0.1}
+        mean = sum(passes * rate for passes, rate in falling) / iterations
+        assert mean == pytest.approx(0.05, rel=0.02)
+
+
+def test_an_unknown_schedule_of_bpr_is_named(world: Split) -> None:
+    with pytest.raises(TrainingError, match="did you mean 'cosine'"):
+        BPR.fit(world, dim=3, schedule="cosin")  # type: ignore[arg-type]
 
 
 def test_bpr_folds_in_by_ridge_regression_of_own_vectors_on_mean_item_vectors(world: Split) -> None:

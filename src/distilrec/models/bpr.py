@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from scipy import sparse
 
-from distilrec.errors import TrainingError, problem
+from distilrec import progress
+from distilrec.errors import TrainingError, nearest, problem
 from distilrec.models.factors import Factors, implicit_models, one_blas_thread
 from distilrec.models.fitted import bag, seen_matrix
 from distilrec.types import Histories, Split
 
 __all__ = ["BPR"]
+
+SCHEDULES = ("cosine", "constant")
+_PARTS = 40  # the library knows no schedule: it goes on from its vectors, each time at a lower rate
 
 
 class BPR(Factors):
@@ -29,33 +35,52 @@ class BPR(Factors):
     @classmethod
     def fit(
         cls, split: Split, *, dim: int = 64, learning_rate: float = 0.05, regularization: float = 0.01,
-        iterations: int = 100, seed: int = 0,
+        iterations: int = 100, schedule: Literal["cosine", "constant"] = "cosine", seed: int = 0,
     ) -> BPR:
         """From the train events, each pair once.
 
+        Args:
+            iterations: passes over the events; a good model wants hundreds or thousands.
+            schedule: how the learning rate falls: "cosine", towards 0, or "constant". One sampled negative a step is so
+                noisy a gradient that a constant rate never settles.
         Raises:
-            MissingExtraError: implicit is not installed; TrainingError: the vectors became infinite.
+            MissingExtraError: implicit is not installed; TrainingError: the vectors became infinite, or an unknown
+                schedule.
         """
+        if schedule not in SCHEDULES:
+            raise TrainingError(problem(f"schedule {schedule!r}{nearest(str(schedule), SCHEDULES)}",
+                                        " | ".join(SCHEDULES)))
         seen = seen_matrix(split)
         with one_blas_thread():
             # one thread: several of them write to the same vectors unlocked, and the seed would decide nothing
             model = implicit_models().bpr.BayesianPersonalizedRanking(
-                factors=dim, learning_rate=learning_rate, regularization=regularization, iterations=iterations,
-                num_threads=1, random_state=seed,
-            )
-            model.fit(sparse.csr_matrix(seen), show_progress=False)
+                factors=dim, regularization=regularization, num_threads=1)
+            pairs, parts = sparse.csr_matrix(seen), _parts(iterations, learning_rate, schedule)
+            with progress.track(iterations, "training bpr") as bar:
+                for number, (passes, rate) in enumerate(parts):
+                    model.iterations, model.learning_rate, model.random_state = passes, rate, seed + 1_000_003 * number
+                    model.fit(pairs, show_progress=False)
+                    bar.advance(passes)
         users, items = (np.array(table, dtype=np.float32) for table in (model.user_factors, model.item_factors))
         if not (np.isfinite(users).all() and np.isfinite(items).all()):
             raise TrainingError(problem("BPR gives NaN or infinite vectors", "finite numbers", "lower learning_rate"))
         users[np.diff(seen.indptr) == 0] = 0.0
         return cls({"users": users, "items": items, "fold_in": _fold_in(seen, users, items)},
                    {"dim": dim, "learning_rate": float(learning_rate), "regularization": float(regularization),
-                    "iterations": iterations, "seed": seed}, split_digest=split.digest)
+                    "iterations": iterations, "schedule": schedule, "seed": seed}, split_digest=split.digest)
 
     def folded(self, histories: Histories) -> np.ndarray:
         """float32 [B, D + 1]."""
         items = self.arrays["items"]
         return _means(bag(histories, len(items)), items) @ self.arrays["fold_in"]
+
+
+def _parts(iterations: int, rate: float, schedule: str) -> list[tuple[int, float]]:
+    """(passes, learning rate) one after the other."""
+    ends = np.linspace(0, iterations, min(_PARTS, iterations) + 1).round().astype(int)
+    middle = (ends[:-1] + ends[1:]) / 2 / iterations
+    falling = (1 + np.cos(np.pi * middle)) / 2 if schedule == "cosine" else np.ones_like(middle)
+    return [(int(passes), float(rate * share)) for passes, share in zip(np.diff(ends), falling, strict=True)]
 
 
 def _means(rows: sparse.csr_array, items: np.ndarray) -> np.ndarray:
