@@ -36,13 +36,19 @@ from methods import Method
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (0, 1, 2)
 LONGER = 4  # a trial is trained a quarter as long as what is tested, that of a control as long
-BPR = {"dim": 200, "iterations": 3500, "learning_rate": 0.1, "regularization": 0.01, "seed": 1}
+BPR = {"dim": 200, "iterations": 3500, "learning_rate": 0.1, "regularization": 0.01, "schedule": "constant", "seed": 1}
+FALLING_BPR = {"dim": 200, "iterations": 2500, "learning_rate": 0.1, "regularization": 0.01, "seed": 1}
 ALS = {"dim": 200, "alpha": 50.0, "regularization": 50.0}
 DEEP_ALS = {"dim": 200, "alpha": 400.0, "regularization": 600.0}  # chosen for the first 500, not the first 50
 SETS: dict[str, dict[str, Any]] = {
     "citeulike": {
         "data": "citeulike-tdkd", "split": "given", "metric": "recall@50", "k": 50, "methods": factorizations,
         "student": "mf", "teachers": {"bpr": BPR, "als": ALS}, "signals": ["query"],
+    },
+    # The same with a better teacher, found after all rows of the first one were measured.
+    "citeulike-annealed": {
+        "data": "citeulike-tdkd", "split": "given", "metric": "recall@50", "k": 50, "methods": factorizations,
+        "student": "mf", "teachers": {"bpr": FALLING_BPR}, "signals": ["query"],
     },
     # One target a user, so the recall is the published hit rate. Ten of 500 uniformly drawn items are the first 2 % of
     # the catalog of 25,181, so that is the depth at which all choices are made and to which the teacher is asked.

@@ -20,6 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "methods"
 PAGE = ROOT / "docs" / "methods.md"
 NAMES = {
     "citeulike": "CiteULike, split of Topology Distillation (KDD 2021)",
+    "citeulike-annealed": "CiteULike, split of Topology Distillation (KDD 2021), a teacher of falling rate",
     "citeulike-sampled": "CiteULike, split of DE-RRD (CIKM 2020), one target a user",
     "scientific": "Amazon Scientific, the last event of each user",
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -116,8 +118,9 @@ def test_a_run_is_kept_and_goes_on(
     def no_training(*_: object, **__: object) -> None:
         raise AssertionError("a finished trial was trained again")
 
-    monkeypatch.setattr("distilrec.training.train.fit", no_training)
-    run.main()
+    with monkeypatch.context() as without:
+        without.setattr("distilrec.training.train.fit", no_training)
+        run.main()
     assert "trial" not in capsys.readouterr().out
     again = read_json(tmp_path / "benchmarks" / "results" / "methods" / "small-ease-8.json")
     assert [row["test"] for row in again["rows"]] == [row["test"] for row in kept["rows"]]
@@ -135,6 +138,24 @@ def test_a_run_is_kept_and_goes_on(
     assert all(row["ms"] > 0 for row in together["fusions"])
     monkeypatch.setitem(table.NAMES, "small", "Small")
     assert "| cascade-6 |" in table.page([together])
+
+    # what a step of it costs, on any set
+    costs = scripts("costs")
+    monkeypatch.setattr(costs, "EPOCHS", (1, 2))
+    capsys.readouterr()
+    costs.child(Namespace(set="small", teacher="ease", width=8, out=tmp_path / "out", method="kl"))
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"step_ms", "peak_mb", "base_mb"}
+    assert found["peak_mb"] >= found["base_mb"] > 0
+
+
+def test_the_page_says_of_which_data_a_step_is(scripts: Any) -> None:
+    origin = {"command": "x", "date": "2026-01-01", "commit": "abc", "hardware": "y", "seeds": [0]}
+    page = scripts("table").page([{**origin, "set": "scientific", "student": "sasrec", "width": 16, "top_k": 100,
+                                   "base_mb": 1.0, "costs": [{"method": "kl", "step_ms": 2.0, "times_plain": 1.25,
+                                                              "peak_mb": 3.0}]}])
+    assert "## What a step costs: Amazon Scientific, SASRec of one layer, width 16" in page
+    assert "| kl | 2.0 | 1.25 | 3 |" in page
 
 
 def test_an_unknown_method_is_told(scripts: Any, monkeypatch: pytest.MonkeyPatch,
