@@ -24,7 +24,7 @@ from rivals import commit, hardware
 ROOT = Path(__file__).resolve().parents[2]
 SETS = {"amazon-beauty": "amazon-beauty", "movielens-1m": "ml-1m", "movielens-100k": "ml-100k",
         "ads-ctr": "frappe-nfm", "movielens-ctr": "ml-1m-collm", "citeulike": "citeulike-tdkd",
-        "gowalla": "gowalla-lightgcn"}
+        "gowalla": "gowalla-lightgcn", "movielens-1m-hstu": "ml-1m"}
 
 
 def main() -> None:
