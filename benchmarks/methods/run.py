@@ -36,8 +36,8 @@ from methods import Method
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (0, 1, 2)
 LONGER = 4  # a trial is trained a quarter as long as what is tested, that of a control as long
-BPR = {"dim": 200, "iterations": 3500, "learning_rate": 0.1, "regularization": 0.01, "schedule": "constant", "seed": 1}
-FALLING_BPR = {"dim": 200, "iterations": 4000, "learning_rate": 0.1, "regularization": 0.01, "seed": 1}
+BPR = {"dim": 200, "iterations": 3500, "learning_rate": 0.1, "regularization": 0.01, "seed": 1}
+FALLING_BPR = {**BPR, "iterations": 4000, "schedule": "cosine"}
 ALS = {"dim": 200, "alpha": 50.0, "regularization": 50.0}
 DEEP_ALS = {"dim": 200, "alpha": 400.0, "regularization": 600.0}  # chosen for the first 500, not the first 50
 SETS: dict[str, dict[str, Any]] = {
@@ -171,6 +171,12 @@ class Bench:
         return entry, values
 
 
+def names_of(given: str) -> list[str]:
+    """The methods of a set: with one teacher there is nobody to be weighed against."""
+    several = len(SETS[given]["teachers"]) > 1
+    return [name for name, method in SETS[given]["methods"].METHODS.items() if several or method.teacher not in WEIGHTS]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=list(SETS))
@@ -179,9 +185,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="names of the set's methods; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "methods")
     options = parser.parse_args()
-    several = len(SETS[options.set]["teachers"]) > 1
-    names = [name for name, method in SETS[options.set]["methods"].METHODS.items()
-             if several or method.teacher not in WEIGHTS]
+    names = names_of(options.set)
     if unknown := set(options.methods or ()) - set(names):
         parser.error(f"{', '.join(sorted(unknown))}: the methods of {options.set} are {', '.join(names)}")
     teacher = options.teacher or next(iter(SETS[options.set]["teachers"]))

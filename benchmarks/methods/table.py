@@ -102,9 +102,9 @@ def _beside(row: dict[str, Any], group: str) -> str:
 def _costs(one: dict[str, Any]) -> str:
     data = NAMES[one["set"]].split(",")[0]
     lines = [f"## What a step costs: {data}, {STUDENTS[one['student']]}, width {one['width']}", "",
-             f"CPU time of a training step beside one of the plain loss, K = {one['top_k']}, medians of rounds in "
-             f"which all took turns; largest memory of the process, {one['base_mb']:.0f} MB of which are the library "
-             f"and the data. {_origin(one)}", "",
+             f"CPU time of a training step beside one of the plain loss, K = {one['top_k']}, medians of "
+             f"{one['rounds']} rounds in which all took turns; largest memory of the process, {one['base_mb']:.0f} MB "
+             f"of which are the library and the data. {_origin(one)}", "",
              "| method | ms | × plain | MB |", "| --- | ---: | ---: | ---: |"]
     lines += [f"| {row['method']} | {row['step_ms']:.1f} | {row['times_plain']:.2f} | {row['peak_mb']:.0f} |"
               for row in sorted(one["costs"], key=lambda row: row["times_plain"])]

@@ -149,13 +149,28 @@ def test_a_run_is_kept_and_goes_on(
     assert found["peak_mb"] >= found["base_mb"] > 0
 
 
-def test_the_page_says_of_which_data_a_step_is(scripts: Any) -> None:
-    origin = {"command": "x", "date": "2026-01-01", "commit": "abc", "hardware": "y", "seeds": [0]}
-    page = scripts("table").page([{**origin, "set": "scientific", "student": "sasrec", "width": 16, "top_k": 100,
-                                   "base_mb": 1.0, "costs": [{"method": "kl", "step_ms": 2.0, "times_plain": 1.25,
-                                                              "peak_mb": 3.0}]}])
+def test_costs_are_divided_by_the_plain_loss_of_their_round(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs, took = scripts("costs"), iter((2.0, 3.0, 4.0, 4.0, 1.0, 9.0))
+    asked: list[list[str]] = []
+
+    def child(command: list[str], **_: object) -> Namespace:
+        asked.append(command)
+        return Namespace(stdout=json.dumps({"step_ms": next(took), "peak_mb": 3.0, "base_mb": 1.0}))
+
+    monkeypatch.setattr(costs, "ROOT", tmp_path)
+    monkeypatch.setattr(costs, "commit", lambda: "abc")
+    monkeypatch.setattr(costs.subprocess, "run", child)
+    monkeypatch.setattr(sys, "argv", ["costs.py", "scientific", "--width", "16", "--methods", "kl", "--rounds", "3"])
+    costs.main()
+    assert [command[command.index("--method") + 1] for command in asked] == ["alone", "kl"] * 3
+    kept = read_json(tmp_path / "benchmarks" / "results" / "methods" / "costs-scientific-text_sasrec-16.json")
+    assert [(row["method"], row["step_ms"], row["times_plain"]) for row in kept["costs"]] == \
+        [("alone", 2.0, 1.0), ("kl", 4.0, 1.5)]
+    page = scripts("table").page([kept])
     assert "## What a step costs: Amazon Scientific, SASRec of one layer, width 16" in page
-    assert "| kl | 2.0 | 1.25 | 3 |" in page
+    assert "| kl | 4.0 | 1.50 | 3 |" in page
 
 
 def test_an_unknown_method_is_told(scripts: Any, monkeypatch: pytest.MonkeyPatch,

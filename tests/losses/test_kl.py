@@ -196,13 +196,45 @@ def test_a_row_in_which_the_teacher_rules_out_everything_costs_nothing() -> None
 @pytest.mark.parametrize("rest", [False, True])
 @pytest.mark.parametrize("own", [False, True])
 def test_its_own_way_back_is_the_right_one(t: float | torch.Tensor, rest: bool, own: bool) -> None:
-    teacher, mask = drawn(3, 5, 8), torch.tensor([[True] * 5, [True, False, True, True, False], [True] * 5])
+    teacher, student = drawn(3, 5, 8), drawn(3, 5, 9)
+    mask = torch.tensor([[True] * 5, [True, False, True, True, False], [True] * 5])
     mass = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64) if rest else None
-    log_z = None if own else (drawn(3, 5, 9).logsumexp(1) + 4).requires_grad_()  # above the sum of the kept
+    warm = student / (t[:, None] if isinstance(t, torch.Tensor) else t)
+    log_z = None if own else (warm.logsumexp(1) + 1).requires_grad_()  # the student holds something beside the list
 
     def loss(student: torch.Tensor, *partition: torch.Tensor) -> torch.Tensor:
         known = partition[0] if partition else None
         return kl(student, teacher, temperature=t, mask=mask, mass=mass, log_partition=known)
 
-    inputs = (drawn(3, 5, 9).requires_grad_(), *([] if log_z is None else [log_z]))
+    inputs = (student.requires_grad_(), *([] if log_z is None else [log_z]))
     assert torch.autograd.gradcheck(loss, inputs)
+
+
+@pytest.mark.parametrize("t", [1.0, 0.3])
+def test_mixed_precision_does_not_reach_it(t: float) -> None:
+    """Near the teacher the two parts of the gradient nearly cancel: of eight bits of precision noise would be left."""
+    teacher = drawn(64, 100, 10).float()
+    found = []
+    for mixed in (False, True):
+        student = (teacher + 0.1 * drawn(64, 100, 11).float()).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = kl(student, teacher.half(), temperature=t, log_partition=(student / t).logsumexp(1))
+            loss.mean().backward()
+        assert loss.dtype == torch.float32
+        found.append(student.grad)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-8)
+
+
+def test_a_masked_row_costs_nothing_beside_a_rest_class_either() -> None:
+    student, mask = drawn(2, 3, 6).requires_grad_(), torch.tensor([[False] * 3, [True] * 3])
+    mass = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    loss = kl(student, drawn(2, 3, 7), mask=mask, mass=mass, log_partition=student.detach().logsumexp(1) + 1)
+    loss.sum().backward()
+    assert loss[0].item() == 0.0
+    assert (student.grad[0] == 0).all()
+    assert torch.isfinite(student.grad).all()
+
+
+def test_a_list_of_nothing_costs_nothing() -> None:
+    nothing = torch.zeros(2, 0)
+    assert kl(nothing, nothing, log_partition=torch.ones(2)).tolist() == [0.0, 0.0]

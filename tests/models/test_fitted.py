@@ -196,11 +196,46 @@ def test_the_rate_of_bpr_falls_by_half_a_cosine_over_all_passes() -> None:
     expected = [0.1 * (1 + math.cos(math.pi * at)) for at in (1 / 8, 3 / 8, 5 / 8, 7 / 8)]
     assert [rate for _, rate in parts] == pytest.approx(expected)
     for iterations in (1, 39, 41, 3_500):
-        falling, even = _parts(iterations, 0.1, "cosine"), _parts(iterations, 0.1, "constant")
-        assert sum(passes for passes, _ in falling) == sum(passes for passes, _ in even) == iterations
-        assert {rate for _, rate in even} == {0.1}
-        mean = sum(passes * rate for passes, rate in falling) / iterations
-        assert mean == pytest.approx(0.05, rel=0.02)
+        falling = _parts(iterations, 0.1, "cosine")
+        assert sum(passes for passes, _ in falling) == iterations
+        assert sum(passes * rate for passes, rate in falling) / iterations == pytest.approx(0.05, rel=0.02)
+
+
+def test_bpr_goes_on_from_its_vectors_whenever_the_rate_falls(world: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library does not promise it: a fit that began anew would leave the last few passes at a rate near 0."""
+    kind = pytest.importorskip("implicit.cpu.bpr").BayesianPersonalizedRanking
+    plain, before, after, told = kind.fit, [], [], []
+
+    def fit(model: Any, *args: Any, **how: Any) -> None:
+        before.append(None if model.item_factors is None else model.item_factors.copy())
+        told.append((model.iterations, model.learning_rate, model.random_state))
+        plain(model, *args, **how)
+        after.append(model.item_factors.copy())
+
+    monkeypatch.setattr(kind, "fit", fit)
+    made = BPR.fit(world, dim=3, iterations=50, learning_rate=0.1, schedule="cosine", seed=3)
+    assert [one[:2] for one in told] == _parts(50, 0.1, "cosine")
+    assert len({seed for *_, seed in told}) == len(told), "the draws of one part are not those of the next"
+    assert before[0] is None
+    for end, start, moved in zip(after, before[1:], after[1:], strict=False):
+        np.testing.assert_array_equal(end, start)
+        assert (end != moved).any()
+    np.testing.assert_array_equal(made.item_vectors(), after[-1])
+
+
+def test_bpr_at_a_constant_rate_is_one_fit_of_the_library(world: Split) -> None:
+    kind = pytest.importorskip("implicit.cpu.bpr").BayesianPersonalizedRanking
+    whole = kind(factors=3, learning_rate=0.1, iterations=30, num_threads=1, random_state=7)
+    whole.fit(sparse.csr_matrix(seen_matrix(world)), show_progress=False)
+    made = BPR.fit(world, dim=3, learning_rate=0.1, iterations=30, seed=7)
+    np.testing.assert_array_equal(made.item_vectors(), whole.item_factors)
+
+
+@pytest.mark.parametrize(("given", "told"), [({"learning_rate": 1e30}, "lower learning_rate"),
+                                             ({"iterations": 0}, "1 or more")])
+def test_what_bpr_cannot_fit_is_told(given: dict[str, Any], told: str, world: Split) -> None:
+    with pytest.raises(TrainingError, match=told):
+        BPR.fit(world, dim=3, **given)
 
 
 def test_an_unknown_schedule_of_bpr_is_named(world: Split) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -29,22 +30,25 @@ def log_partition(
 
     Source: Bengio & Senécal, AISTATS 2003; Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019.
     """
-    t = temperature[:, None] if isinstance(temperature, Tensor) else temperature
+    t = temperature
     if isinstance(log_expected, Tensor):
         sampled = log_sum_exp(negatives, t, left_out=left_out, offset=log_expected)
     else:
         sampled = log_sum_exp(negatives, t, left_out=left_out) - (log_expected or 0.0)
-    certain = [score / temperature if score.dim() == 1 else log_sum_exp(score, t) for score in positives]
+    certain = [score / t if score.dim() == 1 else log_sum_exp(score, t) for score in positives]
     return torch.stack([sampled, *certain]).logsumexp(0) if certain else sampled
 
 
 def log_sum_exp(
-    scores: Tensor, t: float | Tensor = 1.0, *, left_out: tuple[Tensor, Tensor] | None = None,
+    scores: Tensor, temperature: float | Tensor = 1.0, *, left_out: tuple[Tensor, Tensor] | None = None,
     offset: Tensor | None = None,
 ) -> Tensor:
-    """log sum_j exp(s_j / t - offset_j) of [B, N], t a number or [B, 1]: [B], in float32 at least. The entries
-    `left_out` (rows, columns) do not count; a row without any gives -inf and no gradient."""
+    """log sum_j exp(s_j / t - offset_j) of [B, N], t a number or [B]: [B], in float32 at least. The entries `left_out`
+    (rows, columns) do not count; a row without any entry gives -inf and no gradient."""
+    if not scores.shape[1]:
+        return scores.new_full((len(scores),), -torch.inf)
     precise = scores if scores.dtype == torch.float64 else scores.float()
+    t = temperature.detach()[:, None] if isinstance(temperature, Tensor) else temperature
     return _LogSumExp.apply(precise, t, left_out, offset)  # type: ignore[return-value]
 
 
@@ -83,11 +87,9 @@ def log_sum(others: Tensor, times: Tensor | float = 1.0) -> Tensor:
         others: [B, N] scores of sampled items, -inf where one is not to count; a row of -inf alone gives -inf.
         times: how many items each of the N stands for, [N] or one number: 1 / (expected draws).
     """
-    log_times = times.log() if isinstance(times, Tensor) else torch.as_tensor(times, dtype=others.dtype).log()
-    shifted = others + log_times
-    top = shifted.detach().max(1).values.clamp(min=torch.finfo(others.dtype).min)  # finite: no NaN in a gradient
-    total = (shifted - top[:, None]).exp().sum(1)
-    return torch.where(total > 0, total.clamp(min=torch.finfo(others.dtype).tiny).log() + top, -torch.inf)
+    if isinstance(times, Tensor):
+        return log_sum_exp(others, offset=-times.log())
+    return log_sum_exp(others) + math.log(times)
 
 
 def listed(teacher: Tensor) -> Tensor:

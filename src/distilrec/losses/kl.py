@@ -24,7 +24,8 @@ def kl(
     Args:
         student: [B, K] the student's scores of those items.
         teacher: [B, K] the teacher's logits of them; no gradient reaches them.
-        temperature: t, a number or [B]. The factor t^2 keeps the gradient's scale independent of t.
+        temperature: t, a number or [B]; no gradient reaches it. The factor t^2 keeps the gradient's scale independent
+            of t.
         mask: bool [B, K], False where an item is to be left out; a row without any item costs nothing.
         log_partition: [B], Z over *all* of the student's candidates at this temperature, so that the student is
             also told that the items which the teacher did not keep are worse. None: Z over the K items alone.
@@ -39,15 +40,16 @@ def kl(
     one class. (Tang & Wang, "Ranking Distillation", KDD 2018, learn from the teacher's K best items as well, but as
     weighted positives, without probabilities and without a rest.)
     """
-    t = temperature[:, None] if isinstance(temperature, Tensor) else float(temperature)
+    t = temperature.detach() if isinstance(temperature, Tensor) else float(temperature)
     held = None if mass is None or log_partition is None else mass.clamp(1e-6, 1 - 1e-6)
     kept = student if mask is None else student.masked_fill(~mask, -torch.inf)
     log_z = log_sum_exp(kept, t) if log_partition is None else log_partition
     value: Tensor = _Divergence.apply(student, log_z, teacher, t, mask, held)  # type: ignore[assignment]
     if held is not None:
         log_rest = torch.log1p(-torch.exp((log_sum_exp(kept, t) - log_z).clamp(max=-1e-6)))
-        value = value + (1 - held) * (torch.log1p(-held) - log_rest)
-    return temperature**2 * value
+        rest = (1 - held) * (torch.log1p(-held) - log_rest)
+        value = value + (rest if mask is None else torch.where(mask.any(1), rest, 0.0))
+    return t**2 * value
 
 
 class _Divergence(torch.autograd.Function):
@@ -57,7 +59,9 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, log_z: Tensor, teacher: Tensor, t: float | Tensor, mask: Tensor | None,
                 held: Tensor | None) -> Tensor:
-        logits = teacher / t
+        wide = t[:, None] if isinstance(t, Tensor) else t
+        precise = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+        logits = teacher.to(precise) / wide
         if mask is not None:
             logits.masked_fill_(~mask, torch.finfo(logits.dtype).min)  # -inf: NaN where all of a row is masked
         log_p = logits.log_softmax(1)
@@ -68,13 +72,13 @@ class _Divergence(torch.autograd.Function):
             log_p += held.log()[:, None]
             p *= held[:, None]
         # 0 * log 0 = 0: what neither counts nor weighs adds nothing, and no NaN
-        log_ratio = log_p.sub_(student / t).add_(log_z[:, None]).masked_fill_(p == 0, 0.0)
+        log_ratio = log_p.sub_(student / wide).add_(log_z[:, None]).masked_fill_(p == 0, 0.0)
         ctx.save_for_backward(p)
         ctx.t = t
-        return torch.linalg.vecdot(p, log_ratio)
+        return log_ratio.mul_(p).sum(1)  # vecdot is quicker, but under autocast it answers in bfloat16
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         (p,) = ctx.saved_tensors
-        return p * (-grad[:, None] / ctx.t), grad * p.sum(1), None, None, None, None
+        return p * (-grad / ctx.t)[:, None], grad * p.sum(1), None, None, None, None

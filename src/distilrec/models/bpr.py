@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -15,7 +17,7 @@ from distilrec.types import Histories, Split
 
 __all__ = ["BPR"]
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("constant", "cosine")
 _PARTS = 40  # the library knows no schedule: it goes on from its vectors, each time at a lower rate
 
 
@@ -35,35 +37,37 @@ class BPR(Factors):
     @classmethod
     def fit(
         cls, split: Split, *, dim: int = 64, learning_rate: float = 0.05, regularization: float = 0.01,
-        iterations: int = 100, schedule: Literal["cosine", "constant"] = "cosine", seed: int = 0,
+        iterations: int = 100, schedule: Literal["constant", "cosine"] = "constant", seed: int = 0,
     ) -> BPR:
         """From the train events, each pair once.
 
         Args:
-            iterations: passes over the events; a good model wants hundreds or thousands.
-            schedule: how the learning rate falls: "cosine", towards 0, or "constant". One sampled negative a step is so
-                noisy a gradient that a constant rate never settles.
+            iterations: passes over the events; a good model wants thousands.
+            schedule: "constant", or "cosine": the learning rate falls towards 0. One sampled negative a step is so
+                noisy a gradient that at a constant rate the vectors never settle; below a thousand passes they are
+                still on their way, and a falling rate only slows them.
         Raises:
-            MissingExtraError: implicit is not installed; TrainingError: the vectors became infinite, or an unknown
-                schedule.
+            MissingExtraError: implicit is not installed; TrainingError: the vectors became infinite, no pass, or an
+                unknown schedule.
         """
+        if iterations < 1:
+            raise TrainingError(problem(f"{iterations} iterations of BPR", "1 or more"))
         if schedule not in SCHEDULES:
             raise TrainingError(problem(f"schedule {schedule!r}{nearest(str(schedule), SCHEDULES)}",
                                         " | ".join(SCHEDULES)))
-        seen = seen_matrix(split)
-        with one_blas_thread():
+        library, seen = implicit_models().bpr, seen_matrix(split)
+        with one_blas_thread(), _finite():
             # one thread: several of them write to the same vectors unlocked, and the seed would decide nothing
-            model = implicit_models().bpr.BayesianPersonalizedRanking(
-                factors=dim, regularization=regularization, num_threads=1)
+            model = library.BayesianPersonalizedRanking(factors=dim, regularization=regularization, num_threads=1)
             pairs, parts = sparse.csr_matrix(seen), _parts(iterations, learning_rate, schedule)
             with progress.track(iterations, "training bpr") as bar:
                 for number, (passes, rate) in enumerate(parts):
-                    model.iterations, model.learning_rate, model.random_state = passes, rate, seed + 1_000_003 * number
-                    model.fit(pairs, show_progress=False)
-                    bar.advance(passes)
+                    model.iterations, model.learning_rate = passes, rate
+                    model.random_state = int(seed) + 1_000_003 * number
+                    model.fit(pairs, show_progress=False, callback=lambda *_: bar.advance())
         users, items = (np.array(table, dtype=np.float32) for table in (model.user_factors, model.item_factors))
         if not (np.isfinite(users).all() and np.isfinite(items).all()):
-            raise TrainingError(problem("BPR gives NaN or infinite vectors", "finite numbers", "lower learning_rate"))
+            raise _diverged()
         users[np.diff(seen.indptr) == 0] = 0.0
         return cls({"users": users, "items": items, "fold_in": _fold_in(seen, users, items)},
                    {"dim": dim, "learning_rate": float(learning_rate), "regularization": float(regularization),
@@ -75,12 +79,28 @@ class BPR(Factors):
         return _means(bag(histories, len(items)), items) @ self.arrays["fold_in"]
 
 
+@contextlib.contextmanager
+def _finite() -> Iterator[None]:
+    from implicit.recommender_base import ModelFitError
+
+    try:
+        yield
+    except ModelFitError as error:  # it looks for NaN, not for infinite numbers
+        raise _diverged() from error
+
+
+def _diverged() -> TrainingError:
+    return TrainingError(problem("BPR gives NaN or infinite vectors", "finite numbers", "lower learning_rate"))
+
+
 def _parts(iterations: int, rate: float, schedule: str) -> list[tuple[int, float]]:
     """(passes, learning rate) one after the other."""
+    if schedule == "constant":
+        return [(iterations, rate)]
     ends = np.linspace(0, iterations, min(_PARTS, iterations) + 1).round().astype(int)
     middle = (ends[:-1] + ends[1:]) / 2 / iterations
-    falling = (1 + np.cos(np.pi * middle)) / 2 if schedule == "cosine" else np.ones_like(middle)
-    return [(int(passes), float(rate * share)) for passes, share in zip(np.diff(ends), falling, strict=True)]
+    return [(int(passes), float(rate * (1 + np.cos(np.pi * at)) / 2))
+            for passes, at in zip(np.diff(ends), middle, strict=True)]
 
 
 def _means(rows: sparse.csr_array, items: np.ndarray) -> np.ndarray:
