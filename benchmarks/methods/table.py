@@ -38,12 +38,12 @@ says [losses.md](losses.md), what did not work [log.md](log.md).
 What to take from it: begin with `kl` beside cross-entropy (`student: {losses: {cross_entropy: 0.5, kl: 0.5}, train:
 {temperature: 0.3}}`) and choose share, temperature and weight decay on validation. No other loss was better than it by
 more than its spread over seeds; of the other losses of the list RCE-KD and RRD come close (CD at width 20 only), and
-RRD brings most for the tail. A second teacher, even a worse one, adds most to the narrowest student and to its tail.
+at width 20 RRD brings most for the tail. A second teacher, even a worse one, helps the tail much and the whole little.
 Losses of the inside (hints, relations, topologies, attention, gradients) give a small student that is trained well
-little or nothing; DE's experts at width 20 are the exception. At width 10 they lie below the student alone, but part of
-that is their trials: beside the plain loss a term is tried at weight decays of 0.15 and 0.25, which suit width 20, where
-the student alone chose 0.1 at width 10. A start from the teacher gains nothing by itself. Belief by agreement or by a
-label gate costs nothing and helps where the teacher errs. The last column has
+little or nothing; DE's experts at width 20 are the exception. At width 10 they lie below the student alone, but part
+of that is their trials: beside the plain loss a term is tried at weight decays of 0.15 and 0.25, which suit width 20,
+and the student alone chose 0.1 at width 10. A start from the teacher gains nothing by itself. Belief by agreement or
+by a label gate costs nothing and helps where the teacher errs. The last column has
 what validation chose, in the words of a recipe: losses, starts and trust stand under `student`, the others under
 `student.train` or `student.settings`.
 """
