@@ -30,12 +30,11 @@ def log_partition(
 
     Source: Bengio & Senécal, AISTATS 2003; Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019.
     """
-    t = temperature
     if isinstance(log_expected, Tensor):
-        sampled = log_sum_exp(negatives, t, left_out=left_out, offset=log_expected)
+        sampled = log_sum_exp(negatives, temperature, left_out=left_out, offset=log_expected)
     else:
-        sampled = log_sum_exp(negatives, t, left_out=left_out) - (log_expected or 0.0)
-    certain = [score / t if score.dim() == 1 else log_sum_exp(score, t) for score in positives]
+        sampled = log_sum_exp(negatives, temperature, left_out=left_out) - (log_expected or 0.0)
+    certain = [score / temperature if score.dim() == 1 else log_sum_exp(score, temperature) for score in positives]
     return torch.stack([sampled, *certain]).logsumexp(0) if certain else sampled
 
 

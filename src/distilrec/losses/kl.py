@@ -53,8 +53,8 @@ def kl(
 
 
 class _Divergence(torch.autograd.Function):
-    """sum_k p_k (log p_k - s_k / t + Z) of each row. Its gradients are -p / t and sum p, so p is all that is kept: as a
-    chain of plain operations this takes three times as many passes over [B, K], and they are what a step pays for."""
+    """sum_k p_k (log p_k - s_k / t + Z) of each row. Its gradients are -p / t and sum p, so p is all that is kept
+    for the way back, where a chain of plain operations keeps every array in between."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, log_z: Tensor, teacher: Tensor, t: float | Tensor, mask: Tensor | None,
